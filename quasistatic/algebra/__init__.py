@@ -1,0 +1,1 @@
+"""Exact algebra: fraction fields with fresh symbols, Gramians of filters, linear matrix equations with proven residuals."""

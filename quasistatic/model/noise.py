@@ -1,0 +1,233 @@
+"""Models of the gradient noise: a covariance on the manifold, and a factor C with C C^T = Sigma for the simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import sympy as sp
+
+from quasistatic.algebra.field import Field, sample
+from quasistatic.errors import HyperparameterError, ProblemError
+from quasistatic.symbols import exact, rationalize
+
+if TYPE_CHECKING:
+    from quasistatic.model.problem import Problem
+
+#: Relative size below which an eigenvalue or pivot of a covariance counts as zero.
+ZERO = 1e-9
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A noise factor as a short program: assignments in order, then C (d, r) in their symbols and the parameters."""
+
+    assignments: tuple[tuple[sp.Symbol, sp.Expr], ...]
+    matrix: sp.ImmutableMatrix
+
+    @property
+    def rank(self) -> int:
+        """Number of independent normals that one gradient needs."""
+        return int(self.matrix.cols)
+
+
+class Noise:
+    """Base class of the noise models; the covariance is that of one iteration's gradient."""
+
+    def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
+        """Sigma on the manifold as a function of the coordinates u, shape (d, d)."""
+        raise NotImplementedError
+
+    def factor(self, problem: Problem) -> Factor:
+        """C(z) with C C^T = Sigma at the manifold point that belongs to z: what the simulation draws with."""
+        sigma = self.covariance(problem)
+        back = dict(zip(problem.chart.coordinates, problem.chart.require_coordinate_map(), strict=True))
+        back = {u: c for u, c in back.items() if u != c}
+        # the parameters named in minima span the normal space of a graph at every point, the others may not
+        named = [i for i, p in enumerate(problem.parameters) if p in problem.minima]
+        columns = pivots(sigma, [*named, *(i for i in range(sigma.rows) if i not in named)])
+        return cholesky(sp.Matrix(sigma.subs(back, simultaneous=True) if back else sigma), columns)
+
+    def check(self, problem: Problem) -> None:
+        """Raise ProblemError where the model does not fit the problem."""
+
+    def map(self, change: Callable[[sp.Expr], sp.Expr]) -> Noise:
+        """The same model with every expression changed (used by substitutions)."""
+        raise NotImplementedError
+
+    @property
+    def conditions_text(self) -> str:
+        """The model in words."""
+        return repr(self)
+
+
+def _strength(value: Any, what: str) -> sp.Expr:
+    number = exact(value, what)
+    if number.is_negative or (number.is_number and not number.is_real):
+        raise HyperparameterError(f"{what}: {value} is negative; a noise strength is at least 0.")
+    return number
+
+
+@dataclass(frozen=True)
+class HessianNoise(Noise):
+    """Sigma = alpha * Hessian, at the manifold point that belongs to the iterate (true Hessian)."""
+
+    alpha: sp.Expr
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "alpha", _strength(self.alpha, "HessianNoise: alpha"))
+
+    def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
+        return sp.ImmutableMatrix(self.alpha * problem.hessian)
+
+    def map(self, change: Callable[[sp.Expr], sp.Expr]) -> HessianNoise:
+        return HessianNoise(change(self.alpha))
+
+
+@dataclass(frozen=True)
+class IsotropicNoise(Noise):
+    """Sigma = sigma^2 I, or sigma^2 times the projector on the normal space (``normal_only=True``)."""
+
+    sigma: sp.Expr
+    normal_only: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", _strength(self.sigma, "IsotropicNoise: sigma"))
+
+    def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
+        d = len(problem.parameters)
+        if not self.normal_only:
+            return sp.ImmutableMatrix(self.sigma**2 * sp.eye(d))
+        T = problem.chart.tangent
+        field = Field(list(T))
+        t = field.matrix(T)
+        projector = field.expressions(t * (t.transpose() * t).inv() * t.transpose())
+        return sp.ImmutableMatrix(self.sigma**2 * (sp.eye(d) - projector))
+
+    def map(self, change: Callable[[sp.Expr], sp.Expr]) -> IsotropicNoise:
+        return IsotropicNoise(change(self.sigma), self.normal_only)
+
+
+@dataclass(frozen=True)
+class CovarianceNoise(Noise):
+    """Any covariance of the gradient, shape (d, d) in the order of ``problem.parameters``; entries may use them."""
+
+    matrix: sp.ImmutableMatrix
+
+    def __post_init__(self) -> None:
+        try:
+            matrix = sp.Matrix(self.matrix.tolist() if isinstance(self.matrix, np.ndarray) else self.matrix)
+        except (TypeError, ValueError) as error:
+            raise ProblemError(f"CovarianceNoise needs a square matrix: {error}.") from None
+        if matrix.rows != matrix.cols:
+            raise ProblemError(f"CovarianceNoise: a matrix of shape {matrix.shape} is not square.")
+        if matrix.has(sp.nan, sp.oo, -sp.oo, sp.zoo):
+            raise ProblemError("CovarianceNoise: an entry is not finite.")
+        object.__setattr__(self, "matrix", sp.ImmutableMatrix(matrix.applyfunc(rationalize)))
+
+    def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
+        return sp.ImmutableMatrix(problem.chart.restrict(self.matrix))
+
+    def check(self, problem: Problem) -> None:
+        d = len(problem.parameters)
+        if self.matrix.rows != d:
+            names = ", ".join(map(str, problem.parameters))
+            raise ProblemError(f"CovarianceNoise: the matrix is {self.matrix.rows}x{self.matrix.cols}, the problem has {d} parameters ({names}).")
+        sigma = self.covariance(problem)
+        field = Field(list(sigma))
+        for i in range(d):
+            for j in range(i):
+                if not field.is_zero(sigma[i, j] - sigma[j, i]):
+                    raise ProblemError(
+                        f"CovarianceNoise is not symmetric: entry ({i}, {j}) is {sigma[i, j]}, entry ({j}, {i}) is {sigma[j, i]}."
+                    )
+        rng = np.random.default_rng(0)
+        for _ in range(5):
+            numbers = np.array(sample(list(sigma), rng)).reshape(d, d)
+            values, vectors = np.linalg.eigh(numbers)
+            if values[0] < -ZERO * max(1e-300, np.abs(values).max()):
+                direction = ", ".join(f"{v:.3g}" for v in vectors[:, 0])
+                raise ProblemError(
+                    f"CovarianceNoise is not positive semidefinite: {sigma.tolist()} has the eigenvalue {values[0]:.3g}"
+                    f" in the direction ({direction}) at a sampled point."
+                )
+
+    def map(self, change: Callable[[sp.Expr], sp.Expr]) -> CovarianceNoise:
+        return CovarianceNoise(self.matrix.applyfunc(change))
+
+
+@dataclass(frozen=True)
+class LabelNoise(Noise):
+    """Residuals r_i replaced by r_i + sigma*xi_i: the genuine perturbed gradient, also off the manifold.
+
+    With ``scale`` s the covariance on the manifold is 4 s^2 sigma^2 J^T J = 2 s sigma^2 Hessian; ``batch=b`` draws b of
+    the n residuals with replacement, each with its own xi, and multiplies by n/b.
+    """
+
+    sigma: sp.Expr
+    batch: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", _strength(self.sigma, "LabelNoise: sigma"))
+        if self.batch is not None and (isinstance(self.batch, bool) or not isinstance(self.batch, int) or self.batch < 1):
+            raise HyperparameterError(f"LabelNoise: batch={self.batch!r} is not a positive whole number.")
+
+    def check(self, problem: Problem) -> None:
+        if problem.residuals is None:
+            raise ProblemError("LabelNoise perturbs residuals: build the problem with qs.Problem.from_residuals(...).")
+
+    def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
+        self.check(problem)
+        J = problem.chart.restrict(problem.residual_jacobian)
+        copies = sp.Integer(1) if self.batch is None else sp.Rational(len(problem.residuals or ()), self.batch)
+        return sp.ImmutableMatrix(4 * copies * problem.scale**2 * self.sigma**2 * J.T * J)
+
+    def factor(self, problem: Problem) -> Factor:
+        self.check(problem)
+        if self.batch is not None:
+            raise ProblemError("LabelNoise(batch=...): drawing minibatches is not supported yet; leave batch out for the full batch.")
+        return Factor((), sp.ImmutableMatrix(2 * problem.scale * self.sigma * problem.residual_jacobian.T))
+
+    def map(self, change: Callable[[sp.Expr], sp.Expr]) -> LabelNoise:
+        return LabelNoise(change(self.sigma), self.batch)
+
+
+def pivots(sigma: sp.ImmutableMatrix, order: list[int]) -> list[int]:
+    """Rows of a covariance that a Cholesky factor needs, tried in order: as many as its rank at a random point."""
+    d = sigma.rows
+    rng = np.random.default_rng(1)
+    found: list[int] = []
+    rest = np.array(sample(list(sigma), rng)).reshape(d, d)
+    size = np.abs(rest).max()
+    for i in order:
+        if rest[i, i] > ZERO * size:
+            found.append(i)
+            rest = rest - np.outer(rest[:, i], rest[i, :]) / rest[i, i]
+    return found
+
+
+def cholesky(sigma: sp.Matrix, rows: list[int]) -> Factor:
+    """A factor of a positive semidefinite matrix of rank len(rows) as a program; zeros of the matrix stay zeros."""
+    d = sigma.rows
+    C = sp.zeros(d, len(rows))
+    assignments: list[tuple[sp.Symbol, sp.Expr]] = []
+
+    def name(value: sp.Expr, tag: str) -> sp.Expr:
+        if value.is_Number or value.is_Symbol:
+            return value
+        symbol = sp.Symbol(tag, real=True)
+        assignments.append((symbol, value))
+        return symbol
+
+    for m, j in enumerate(rows):
+        pivot = sigma[j, j] - sum(C[j, q] ** 2 for q in range(m))
+        root = name(sp.sqrt(pivot), f"_c{j}_{m}")
+        C[j, m] = root
+        for i in range(d):
+            if i == j or i in rows[:m]:
+                continue
+            value = sigma[i, j] - sum(C[i, q] * C[j, q] for q in range(m))
+            C[i, m] = sp.Integer(0) if value == 0 else name(value / root, f"_c{i}_{m}")
+    return Factor(tuple(assignments), sp.ImmutableMatrix(C))

@@ -1,0 +1,467 @@
+"""An update rule: a plain function of one parameter block, traced once into a record that everything else reads."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, overload
+
+import sympy as sp
+
+from quasistatic.errors import HyperparameterError, ParseError, RuleError, suggestion
+from quasistatic.parse import parse_expression
+from quasistatic.symbols import RULE_FUNCTION_NAMES, RULE_FUNCTIONS, exact, positive, rationalize
+
+Numbers = float | int | str | sp.Expr
+
+
+class _Traced(sp.Symbol):
+    """A symbol that a rule may compute with but neither branch on nor call; replaced by a plain symbol after tracing."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        raise _Branch(self.name)
+
+    def __call__(self, *args: Any) -> Any:
+        raise _Called(self.name)
+
+
+class _Branch(Exception):
+    pass
+
+
+class _Called(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class State:
+    """One optimizer variable per parameter (a momentum, a second moment, ...).
+
+    ``shape`` is ``"parameter"``: one number for every coordinate. ``slow`` states move with the manifold coordinates.
+    """
+
+    name: str
+    symbol: sp.Symbol
+    shape: str = "parameter"
+    slow: bool = False
+    initial: sp.Expr = sp.Integer(0)
+
+
+@dataclass(frozen=True)
+class Query:
+    """One use of the gradient oracle: at which point, on which sample of the noise."""
+
+    name: str
+    symbol: sp.Symbol
+    point: sp.Expr
+    sample: str = "this step"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The record of a rule: derivation and simulation both read this, there is no second copy of an optimizer.
+
+    Attributes
+    ----------
+    parameter:
+        Symbol of the parameter.
+    queries:
+        The gradients that one iteration uses, in order.
+    states:
+        The optimizer's own variables, in the order of the arguments.
+    hyperparameters:
+        Name to positive symbol, in the order of the signature.
+    iteration:
+        Symbol of the iteration number (from 1), or None where the rule does not use it.
+    updates:
+        New parameter, then the new states.
+    """
+
+    parameter: sp.Symbol
+    queries: tuple[Query, ...]
+    states: tuple[State, ...]
+    hyperparameters: Mapping[str, sp.Symbol]
+    iteration: sp.Symbol | None
+    updates: tuple[sp.Expr, ...]
+
+    def __reduce__(self) -> Any:  # a mapping proxy cannot be pickled
+        args = (self.parameter, self.queries, self.states, dict(self.hyperparameters), self.iteration, self.updates)
+        return _restore_trace, args
+
+    @property
+    def gradient(self) -> sp.Symbol:
+        """Symbol of the stochastic gradient at the current parameter."""
+        return self.queries[0].symbol
+
+    @property
+    def variables(self) -> tuple[sp.Symbol, ...]:
+        """Parameter, then states."""
+        return (self.parameter, *(s.symbol for s in self.states))
+
+    def __str__(self) -> str:
+        lines = [f"{v} <- {u}" for v, u in zip(self.variables, self.updates, strict=True)]
+        return "\n".join(lines)
+
+
+def _restore_trace(*args: Any) -> Trace:
+    return Trace(*args[:3], MappingProxyType(args[3]), *args[4:])
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The papers' scaling of hyperparameters and states in a small number e, and the time of one iteration.
+
+    ``values`` maps names to expressions in ``e`` and new symbols; ``dt`` is the time step as an expression in the
+    hyperparameters. The continuous form of a rule is its leading order in e (engine, section 2).
+    """
+
+    e: sp.Symbol
+    values: Mapping[str, sp.Expr]
+    dt: sp.Expr
+
+    def __reduce__(self) -> Any:
+        return _restore_scaling, (self.e, dict(self.values), self.dt)
+
+
+def _restore_scaling(e: sp.Symbol, values: dict[str, sp.Expr], dt: sp.Expr) -> Scaling:
+    return Scaling(e, MappingProxyType(values), dt)
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """A traced update rule; made by :func:`optimizer`, still callable with numbers like the function it came from."""
+
+    name: str
+    trace: Trace
+    fixed: Mapping[str, sp.Expr] = field(default_factory=lambda: MappingProxyType({}))
+    scaling: Scaling | None = None
+    source: str = ""
+    doc: str = ""
+    examples: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    function: Callable[..., Any] | None = field(default=None, repr=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The rule as the plain function it was written as; fixed values are filled in."""
+        if self.function is None:
+            raise RuleError(f"{self.name}: this rule was loaded from a file and is kept as its record; it cannot be called.")
+        return self.function(*args, **{**{k: float(v) for k, v in self.fixed.items()}, **kwargs})
+
+    def __repr__(self) -> str:
+        names = [f"{n}={self.fixed[n]}" if n in self.fixed else n for n in self.trace.hyperparameters]
+        return f"<optimizer {self.name}({', '.join(names)})>"
+
+    def __reduce__(self) -> Any:
+        state = (self.name, self.trace, dict(self.fixed), self.scaling, self.source, self.doc, dict(self.examples))
+        return _restore_rule, state
+
+    @property
+    def hyperparameters(self) -> dict[str, sp.Symbol]:
+        """Name to symbol of the hyperparameters that are still free, in the order of the signature."""
+        return {n: s for n, s in self.trace.hyperparameters.items() if n not in self.fixed}
+
+    @property
+    def fixed_symbols(self) -> dict[sp.Symbol, sp.Expr]:
+        """Symbol to value of the fixed hyperparameters."""
+        return {self.trace.hyperparameters[n]: v for n, v in self.fixed.items()}
+
+    @property
+    def updates(self) -> tuple[sp.Expr, ...]:
+        """New parameter and new states, with the fixed values filled in."""
+        return tuple(u.xreplace(self.fixed_symbols) for u in self.trace.updates)
+
+    def fix(self, **values: Numbers) -> Rule:
+        """The same rule with exact numbers in place of some hyperparameters: fewer symbols, faster derivations.
+
+        ``rule.fix(mu="9/10")``; a float means its shortest decimal, 0.9 is 9/10.
+        """
+        new = dict(self.fixed)
+        for name, value in values.items():
+            self._require(name)
+            number = exact(value, f"{self.name}: {name}")
+            if not number.is_number or number.is_negative:
+                raise HyperparameterError(f"{self.name}: {name}={value} is not a non-negative number.")
+            new[name] = number
+        return replace(self, fixed=MappingProxyType(new))
+
+    def free(self, *names: str) -> Rule:
+        """The same rule with fixed hyperparameters (defaults of the signature) turned back into symbols."""
+        for name in names:
+            self._require(name)
+            if name not in self.fixed:
+                fixed = ", ".join(self.fixed) or "none"
+                raise HyperparameterError(f"{self.name}: {name} is free already (fixed: {fixed}).")
+        return replace(self, fixed=MappingProxyType({k: v for k, v in self.fixed.items() if k not in names}))
+
+    def _require(self, name: str) -> None:
+        known = self.trace.hyperparameters
+        if name not in known:
+            raise HyperparameterError(
+                f"{self.name} has no hyperparameter {name!r}.{suggestion(name, known)} It has: {', '.join(known) or 'none'}."
+            )
+
+    @property
+    def text(self) -> str:
+        """The rule's source, or the traced record where there is none: the provenance of every result."""
+        return self.source or str(self.trace)
+
+
+def _restore_rule(
+    name: str, trace: Trace, fixed: dict[str, sp.Expr], scaling: Scaling | None, source: str, doc: str, examples: dict[str, float]
+) -> Rule:
+    return Rule(name, trace, MappingProxyType(fixed), scaling, source, doc, MappingProxyType(examples))
+
+
+# -- tracing -----------------------------------------------------------------------------------------------------------
+
+
+@overload
+def optimizer(function: Callable[..., Any], /) -> Rule: ...
+@overload
+def optimizer(
+    *,
+    slow_states: Sequence[str] = ...,
+    initial_state: Mapping[str, Numbers] | None = ...,
+    scaling: Mapping[str, str] | None = ...,
+    dt: str | None = ...,
+    examples: Mapping[str, float] | None = ...,
+) -> Callable[[Callable[..., Any]], Rule]: ...
+
+
+def optimizer(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    slow_states: Sequence[str] = (),
+    initial_state: Mapping[str, Numbers] | None = None,
+    scaling: Mapping[str, str] | None = None,
+    dt: str | None = None,
+    examples: Mapping[str, float] | None = None,
+) -> Any:
+    """Declare an optimizer: a decorator for a function of one parameter block, elementwise.
+
+    The arguments are the parameter, its stochastic gradient, then the states; hyperparameters are keyword-only, and a
+    keyword-only ``t`` is the iteration number from 1. The function returns the new parameter and the new states in the
+    same order. A default in the signature counts as fixed until ``rule.free(name)``.
+
+    Parameters
+    ----------
+    slow_states:
+        Names of states that move as slowly as the point on the manifold.
+    initial_state:
+        Starting values of states; 0 otherwise.
+    scaling, dt:
+        The papers' scaling, for ``derive(..., time="continuous")``: names to expressions in a small ``e``, and the time
+        of one iteration, e.g. ``scaling={"eta": "e**2", "mu": "1 - c*e", "m": "e*p"}, dt="eta"``.
+    examples:
+        Example values of the hyperparameters, used by demonstrations only.
+
+    Raises
+    ------
+    RuleError
+        If the function branches on a symbol, uses an unknown function, returns the wrong number of values, names its
+        arguments wrongly, or needs the gradient elsewhere than at the current parameter.
+    """
+
+    def declare(f: Callable[..., Any]) -> Rule:
+        return _trace(f, tuple(slow_states), dict(initial_state or {}), scaling, dt, dict(examples or {}))
+
+    if function is None:
+        return declare
+    if not callable(function):
+        raise RuleError(f"qs.optimizer decorates a function, not {function!r}.")
+    return declare(function)
+
+
+def _trace(
+    f: Callable[..., Any],
+    slow: tuple[str, ...],
+    initial: dict[str, Numbers],
+    scaling: Mapping[str, str] | None,
+    dt: str | None,
+    examples: dict[str, float],
+) -> Rule:
+    name = getattr(f, "__name__", "rule")
+    positional, keywords, defaults = _signature(f, name)
+    parameter, gradient, *state_names = positional
+    source = _source(f)
+    if source:
+        _refuse_branches(source, name)
+    uses_t = "t" in keywords
+    hyper_names = [k for k in keywords if k != "t"]
+    for group, given in (("slow_states", slow), ("initial_state", initial)):
+        for s in given:
+            if s not in state_names:
+                raise RuleError(f"{name}: {group} names {s!r}, which is not a state.{suggestion(s, state_names)}")
+
+    plain: dict[str, sp.Symbol] = {n: sp.Symbol(n, real=True) for n in positional}
+    plain.update({n: positive(n) for n in hyper_names})
+    iteration = sp.Symbol("t", positive=True, integer=True) if uses_t else None
+    if iteration is not None:
+        plain["t"] = iteration
+    traced = {n: _Traced(n, **s.assumptions0) for n, s in plain.items()}
+    outputs = _run(f, name, [traced[n] for n in positional], {k: traced[k] for k in keywords})
+    if len(outputs) != 1 + len(state_names):
+        hint = _keyword_hint(state_names)
+        raise RuleError(
+            f"{name} returns {len(outputs)} value(s), but it has 1 parameter and {len(state_names)} state(s)"
+            f" ({', '.join(state_names) or 'none'}): return the new parameter, then the new states in the same order.{hint}"
+        )
+    back = {traced[n]: plain[n] for n in plain}
+    updates = tuple(_checked(o, name, back) for o in outputs)
+    states = tuple(
+        State(n, plain[n], slow=n in slow, initial=exact(initial.get(n, 0), f"{name}: initial_state[{n!r}]")) for n in state_names
+    )
+    query = Query(gradient, plain[gradient], plain[parameter])
+    hyper = MappingProxyType({n: plain[n] for n in hyper_names})
+    trace = Trace(plain[parameter], (query,), states, hyper, iteration, updates)
+    fixed = {k: exact(v, f"{name}: default of {k}") for k, v in defaults.items()}
+    for k in examples:
+        if k not in hyper:
+            raise RuleError(f"{name}: examples name {k!r}, which is not a hyperparameter.{suggestion(k, hyper)}")
+    return Rule(
+        name, trace, MappingProxyType(fixed), _scaling(scaling, dt, trace, name), source, inspect.getdoc(f) or "",
+        MappingProxyType(examples), f,
+    )  # fmt: skip
+
+
+def _signature(f: Callable[..., Any], name: str) -> tuple[list[str], list[str], dict[str, Any]]:
+    try:
+        parameters = inspect.signature(f).parameters.values()
+    except (TypeError, ValueError):
+        raise RuleError(f"{name}: its arguments cannot be read; write the rule as a plain function.") from None
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        raise RuleError(f"{name}: name every argument; *args and **kwargs cannot be traced.")
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    order = "write def rule(z, g, state..., *, hyperparameter...): parameter, gradient, states; hyperparameters keyword-only"
+    if len(positional) < 2:
+        raise RuleError(f"{name} has {len(positional)} positional argument(s): {order}.")
+    if positional[0] in ("g", "grad", "gradient") or positional[1] in ("z", "x", "w", "theta", "param", "parameter"):
+        raise RuleError(f"{name}: the first argument is the parameter and the second its gradient, got ({', '.join(positional[:2])}): {order}.")
+    if "t" in positional:
+        raise RuleError(f"{name}: t is the iteration number and keyword-only: {order}.")
+    if "e" in keywords:
+        raise RuleError(f"{name}: e is the small number of a scaling and cannot name a hyperparameter.")
+    with_default = [p.name for p in parameters if p.name in positional and p.default is not p.empty]
+    if with_default:
+        raise RuleError(
+            f"{name}: {', '.join(with_default)} is a state and has a default; start values go into"
+            f" @qs.optimizer(initial_state=...), hyperparameters behind the *: {order}."
+        )
+    return positional, keywords, {p.name: p.default for p in parameters if p.name in keywords and p.default is not p.empty}
+
+
+def _keyword_hint(states: Sequence[str]) -> str:
+    usual = {"eta", "lr", "mu", "beta", "beta1", "beta2", "tau", "nu", "eps", "weight_decay", "momentum", "gamma", "alpha"}
+    wrong = [s for s in states if s in usual]
+    return f" Hyperparameters are keyword-only: put a * before {wrong[0]}." if wrong else ""
+
+
+def _source(f: Callable[..., Any]) -> str:
+    try:
+        return textwrap.dedent(inspect.getsource(f))
+    except (OSError, TypeError):
+        return ""
+
+
+def _refuse_branches(source: str, name: str) -> None:
+    """A branch on an argument would silently trace one side: sums and products of symbols are always true."""
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:  # a lambda in the middle of a line
+        return
+    function = next((n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)), None)
+    if function is None:
+        return
+    for node in ast.walk(function):
+        if isinstance(node, (ast.If, ast.IfExp, ast.While, ast.BoolOp)):
+            text = ast.unparse(node).splitlines()[0]
+            raise RuleError(_branch_message(name, text))
+
+
+def _branch_message(name: str, where: str) -> str:
+    return (
+        f"{name} branches ({where}): a rule is traced once with symbols, which have no truth value."
+        " Use qs.maximum, qs.minimum, qs.clip or qs.sign, or write one rule for each case."
+    )
+
+
+def _run(f: Callable[..., Any], name: str, args: list[sp.Symbol], kwargs: dict[str, sp.Symbol]) -> tuple[Any, ...]:
+    try:
+        outputs = f(*args, **kwargs)
+    except _Branch as error:
+        raise RuleError(_branch_message(name, f"on {error}")) from None
+    except _Called as error:
+        raise RuleError(
+            f"{name} needs the gradient at a point of its own ({error}(...)): not supported yet. The gradient is taken at the"
+            " current parameter; with a look-ahead point as the parameter (as PyTorch's Nesterov does) one gradient is enough."
+        ) from None
+    except RuleError:
+        raise
+    except Exception as error:
+        if "truth value" in str(error):
+            raise RuleError(_branch_message(name, str(error))) from None
+        where = _line_of(error, f)
+        raise RuleError(
+            f"{name} cannot be traced with symbols{where}: {type(error).__name__}: {error}."
+            f" Inside a rule use arithmetic and {RULE_FUNCTION_NAMES}; functions of math and numpy take numbers only."
+        ) from error
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)
+
+
+def _line_of(error: Exception, f: Callable[..., Any]) -> str:
+    code = getattr(f, "__code__", None)
+    tb, found = error.__traceback__, ""
+    while tb is not None:
+        if tb.tb_frame.f_code is code:
+            found = f" (line {tb.tb_lineno - code.co_firstlineno + 1} of the function)"
+        tb = tb.tb_next
+    return found
+
+
+def _checked(output: Any, name: str, back: dict[sp.Basic, sp.Basic]) -> sp.Expr:
+    if not isinstance(output, sp.Expr):
+        try:
+            output = exact(output, f"{name}: a returned value")
+        except HyperparameterError:
+            raise RuleError(f"{name} returns {output!r}, which is not an expression of its arguments.") from None
+    expression = rationalize(output.xreplace(back))
+    unknown = expression.free_symbols - set(back.values())
+    if unknown:
+        raise RuleError(
+            f"{name} uses {', '.join(sorted(map(str, unknown)))} in {expression}, which is not one of its arguments;"
+            " make it a keyword-only hyperparameter."
+        )
+    for node in sp.preorder_traversal(expression):
+        if isinstance(node, sp.Function) and not isinstance(node, RULE_FUNCTIONS):
+            raise RuleError(f"{name} uses the unknown function {node.func.__name__} in {node}. Known: {RULE_FUNCTION_NAMES}.")
+    if expression.has(sp.nan, sp.oo, -sp.oo, sp.zoo):
+        raise RuleError(f"{name} computes {expression}: it divides by zero or is not finite.")
+    return expression
+
+
+def _scaling(values: Mapping[str, str] | None, dt: str | None, trace: Trace, name: str) -> Scaling | None:
+    if values is None and dt is None:
+        return None
+    if values is None or dt is None:
+        raise RuleError(f"{name}: a scaling needs both scaling={{...}} and dt=...")
+    e = sp.Symbol("e", positive=True)
+    states = [s.name for s in trace.states]
+    known = [*trace.hyperparameters, *states]
+    found: dict[str, sp.Expr] = {}
+    try:
+        for key, text in values.items():
+            if key not in known:
+                raise RuleError(f"{name}: scaling names {key!r}, which is neither a hyperparameter nor a state.{suggestion(key, known)}")
+            kind: Callable[[str], sp.Expr] = (lambda n: sp.Symbol(n, real=True)) if key in states else positive
+            found[key] = parse_expression(text, {"e": e}, kind)
+        step = parse_expression(dt, dict(trace.hyperparameters))
+    except ParseError as error:
+        raise RuleError(f"{name}: scaling: {error}") from None
+    return Scaling(e, MappingProxyType(found), step)

@@ -288,14 +288,14 @@ def sample(expressions: Sequence[sp.Expr], rng: Any, fixed: dict[sp.Symbol, floa
     Used where a sign or a rank is asked for, which no algebra tells. ``fixed`` gives the values of some symbols.
     """
     field = Field(expressions)
-    values: dict[sp.Expr, float] = {s: (fixed or {}).get(s, _random(s, rng)) for s in _ordered(set().union(*(e.free_symbols for e in expressions)))}
-    unknown = {m: _random(m, rng) for m in field._meaning.values() if isinstance(m, (AppliedUndef, sp.Derivative, sp.Subs))}
-    numbers = dict(values)
+    values: dict[sp.Expr, sp.Expr] = {s: sp.Float((fixed or {}).get(s, _random(s, rng))) for s in _ordered(set().union(*(e.free_symbols for e in expressions)))}
+    unknown = {m: sp.Float(_random(m, rng)) for m in field._meaning.values() if isinstance(m, (AppliedUndef, sp.Derivative, sp.Subs))}
+    numbers: dict[sp.Expr, sp.Expr] = dict(values)
     for symbol, meaning in field._meaning.items():
         if meaning in unknown:
             numbers[symbol] = unknown[meaning]
         else:
-            numbers[symbol] = float(meaning.xreplace(unknown).xreplace(values).evalf(chop=True))
+            numbers[symbol] = meaning.xreplace(unknown).xreplace(values).evalf()
     return [float(field._rational(sp.sympify(e)).xreplace(numbers).evalf()) for e in expressions]
 
 

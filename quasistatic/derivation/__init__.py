@@ -1,0 +1,1 @@
+"""The mathematics, one step a file, in the order it happens."""

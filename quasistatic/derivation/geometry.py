@@ -1,0 +1,191 @@
+"""Tangent, normal, Hessian and third derivative of a problem on its manifold, exact, in the coordinates of its chart.
+
+The parameters split orthogonally into the tangent space, basis T = d phi/du, and the normal space, basis N. On the
+normal space the Hessian acts as h, H N = N h. A covariance Sigma has the blocks
+
+    Sigma = N Sff N^T + T Stf N^T + N Stf^T T^T + T Stt T^T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import sympy as sp
+from sympy.polys.matrices import DomainMatrix
+
+from quasistatic.algebra.equations import solve_field
+from quasistatic.algebra.field import Field
+from quasistatic.model.problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """The matrices of a problem over one field (no hyperparameters in it)."""
+
+    problem: Problem
+    field: Field
+    T: DomainMatrix
+    H: DomainMatrix
+    Sigma: DomainMatrix
+    dH: tuple[DomainMatrix, ...]
+    d2phi: tuple[tuple[DomainMatrix, ...], ...]
+    phi: DomainMatrix
+
+    @property
+    def k(self) -> int:
+        """Dimension of the manifold."""
+        return int(self.T.shape[1])
+
+    @property
+    def r(self) -> int:
+        """Number of normal directions."""
+        return int(self.N.shape[1])
+
+    @cached_property
+    def G(self) -> DomainMatrix:
+        """Induced metric T^T T, (k, k)."""
+        return self.T.transpose() * self.T
+
+    @cached_property
+    def T_left(self) -> DomainMatrix:
+        """G^-1 T^T, (k, d): the tangent components of a vector."""
+        return self._reduced(solve_field(self.G, self.T.transpose()))
+
+    @cached_property
+    def N(self) -> DomainMatrix:
+        """Basis of the normal space, (d, r), rational in the coordinates."""
+        return self._reduced(self.T.transpose().nullspace(divide_last=True).transpose())
+
+    @cached_property
+    def N_left(self) -> DomainMatrix:
+        """(N^T N)^-1 N^T, (r, d)."""
+        gram = self.N.transpose() * self.N
+        return self._reduced(solve_field(self._reduced(gram), self.N.transpose()))
+
+    @cached_property
+    def h(self) -> DomainMatrix:
+        """Hessian on the normal space in the basis N, (r, r); its eigenvalues are the curvatures."""
+        return self._reduced(self.N_left * self.H * self.N)
+
+    @cached_property
+    def Sff(self) -> DomainMatrix:
+        """Normal block of the covariance, (r, r)."""
+        return self._reduced(self.N_left * self.Sigma * self.N_left.transpose())
+
+    @cached_property
+    def Stf(self) -> DomainMatrix:
+        """Tangent-normal block, (k, r)."""
+        return self._reduced(self.T_left * self.Sigma * self.N_left.transpose())
+
+    @cached_property
+    def Stt(self) -> DomainMatrix:
+        """Tangent block, (k, k): with the squared gain, the diffusion of the coordinates."""
+        return self._reduced(self.T_left * self.Sigma * self.T_left.transpose())
+
+    @cached_property
+    def curvature_change(self) -> tuple[DomainMatrix, ...]:
+        """N^T (dH/du_a) N for every coordinate, (r, r) each."""
+        return tuple(self._reduced(self.N.transpose() * D * self.N) for D in self.dH)
+
+    @cached_property
+    def cross_change(self) -> tuple[DomainMatrix, ...]:
+        """T^T (dH/du_a) N for every coordinate, (k, r) each."""
+        return tuple(self._reduced(self.T.transpose() * D * self.N) for D in self.dH)
+
+    @cached_property
+    def bend(self) -> DomainMatrix:
+        """-1/2 G^-1 T^T phi''[Stt], (k, 1): with the squared gain, the Ito term of the coordinates."""
+        rows = self.Stt.to_dense().to_list()
+        total = self.phi - self.phi
+        for a in range(self.k):
+            for b in range(self.k):
+                if rows[a][b]:
+                    total = total + self.d2phi[a][b] * rows[a][b]
+        return self._reduced(self.T_left * total * (self.field(-1) / self.field(2)))
+
+    @cached_property
+    def commutes(self) -> bool:
+        """Whether the normal noise commutes with the Hessian (Hessian noise, isotropic noise, one normal direction)."""
+        return not _nonzero(self._reduced(self.h * self.Sff - self.Sff * self.h.transpose()))
+
+    @cached_property
+    def powers(self) -> tuple[DomainMatrix, ...]:
+        """1, h, ..., h^(r-1)."""
+        found = [DomainMatrix.eye(self.r, self.field.domain).to_dense()]
+        for _ in range(self.r - 1):
+            found.append(self._reduced(found[-1] * self.h))
+        return tuple(found)
+
+    @cached_property
+    def characteristic(self) -> tuple[sp.Expr, ...]:
+        """Coefficients c_1 ... c_r of det(x - h) = x^r + c_1 x^(r-1) + ... + c_r."""
+        return tuple(self.field.expression(self.field.reduce(c)) for c in self.h.charpoly()[1:])
+
+    @property
+    def has_normal_noise(self) -> bool:
+        """Whether the normal block is not zero."""
+        return _nonzero(self.Sff)
+
+    @property
+    def has_cross_noise(self) -> bool:
+        """Whether the tangent-normal block is not zero."""
+        return _nonzero(self.Stf)
+
+    @property
+    def has_tangent_noise(self) -> bool:
+        """Whether the tangent block is not zero: whether the coordinates diffuse."""
+        return _nonzero(self.Stt)
+
+    def pullback(self, covectors: list[Any]) -> DomainMatrix:
+        """G^-1 applied to k components, (k, 1)."""
+        column = DomainMatrix([[self.field.reduce(x)] for x in covectors], (self.k, 1), self.field.domain)
+        return self._reduced(solve_field(self.G, column))
+
+    def express(self, matrix: DomainMatrix) -> sp.Matrix:
+        """A SymPy matrix, entries factored."""
+        return self.field.expressions(matrix)
+
+    def _reduced(self, matrix: DomainMatrix) -> DomainMatrix:
+        dense = matrix.to_dense()
+        if not self.field._reductions:
+            return dense
+        rows = [[self.field.reduce(x) for x in row] for row in dense.to_list()]
+        return DomainMatrix(rows, matrix.shape, matrix.domain)
+
+
+def _nonzero(matrix: DomainMatrix) -> bool:
+    return any(x for row in matrix.to_dense().to_list() for x in row)
+
+
+def inner(A: DomainMatrix, B: DomainMatrix, zero: Any) -> Any:
+    """Frobenius inner product of two matrices."""
+    total = zero
+    for row_a, row_b in zip(A.to_dense().to_list(), B.to_dense().to_list(), strict=True):
+        for a, b in zip(row_a, row_b, strict=True):
+            if a and b:
+                total = total + a * b
+    return total
+
+
+@lru_cache(maxsize=64)
+def geometry(problem: Problem) -> Geometry:
+    """The geometry of a problem; kept, since every rule on the problem needs the same."""
+    problem.require_noise()
+    chart = problem.chart
+    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance
+    dH = [H.diff(u) for u in chart.coordinates]
+    d2phi = [[chart.embedding.diff(u, v) for v in chart.coordinates] for u in chart.coordinates]
+    everything = [*T, *H, *Sigma, *chart.embedding]
+    for block in (*dH, *(m for row in d2phi for m in row)):
+        everything.extend(block)
+    field = Field(everything)
+
+    def convert(m: Any) -> DomainMatrix:
+        return field.matrix(sp.Matrix(m))
+
+    return Geometry(
+        problem, field, convert(T), convert(H), convert(Sigma), tuple(convert(m) for m in dH),
+        tuple(tuple(convert(m) for m in row) for row in d2phi), convert(chart.embedding),
+    )  # fmt: skip

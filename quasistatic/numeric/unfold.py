@@ -1,0 +1,148 @@
+"""From the record of a rule (one coordinate, elementwise) to one iteration on all coordinates of a problem."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import sympy as sp
+
+from quasistatic.errors import ProblemError, RuleError
+from quasistatic.model.noise import CovarianceNoise, Factor, Noise
+from quasistatic.model.problem import Problem
+from quasistatic.model.rule import Query, Rule
+from quasistatic.numeric.emit import require_closed
+from quasistatic.numeric.kernel import StochasticMap
+from quasistatic.symbols import BlockMean, Mean
+
+
+@lru_cache(maxsize=64)
+def unfold(rule: Rule, problem: Problem, noisy: bool = True, silent: frozenset[str] = frozenset()) -> StochasticMap:
+    """One iteration of the rule: all parameters, then state 1 of every parameter, then state 2, ...
+
+    Parameters
+    ----------
+    noisy:
+        Whether gradients carry the problem's noise.
+    silent:
+        Names of constants that are 0: a noise strength of 0 changes the rank of the noise factor.
+
+    Raises
+    ------
+    RuleError
+        For more than one gradient per iteration, or one that is not at the current parameter.
+    ProblemError
+        Where an unknown function is still open, or the noise has no factor away from the manifold.
+    """
+    return _Unfolding(rule, problem, noisy, silent).run().lifted()
+
+
+class _Unfolding:
+    def __init__(self, rule: Rule, problem: Problem, noisy: bool, silent: frozenset[str]) -> None:
+        self.rule, self.problem, self.noisy, self.silent = rule, problem, noisy, silent
+        self.assignments: list[tuple[sp.Symbol, sp.Expr]] = []
+        self.normals: list[sp.Symbol] = []
+        self.data: dict[sp.Symbol, float] = {}
+        self.means: dict[tuple[sp.Expr, int], sp.Symbol] = {}
+        d = len(problem.parameters)
+        states = [[_symbol(f"{s.name} {p.name}") for p in problem.parameters] for s in rule.trace.states]
+        self.variables = [*problem.parameters, *(s for row in states for s in row)]
+        self.local: list[dict[sp.Symbol, sp.Expr]] = [
+            dict(zip(rule.trace.variables, [self.variables[i], *(row[i] for row in states)], strict=True)) for i in range(d)
+        ]
+        self.block = {p: b for b, block in enumerate(problem.blocks) for p in block}
+
+    def run(self) -> StochasticMap:
+        require_closed([self.problem.loss, *self.problem.chart.embedding], "problem")
+        for query in self.rule.trace.queries:
+            self.ask(query)
+        shared = self.shared_symbols()
+        for local in self.local:
+            local.update(shared)
+        d = len(self.problem.parameters)
+        updates = tuple(self.at(u, i) for u in self.rule.trace.updates for i in range(d))
+        t = self.rule.trace.iteration
+        arguments = (*self.rule.hyperparameters.values(), *self.problem.constants)
+        return StochasticMap(
+            tuple(self.variables), arguments, tuple(self.normals), tuple(self.assignments), updates,
+            None if t is None else shared[t], self.data,
+        )  # fmt: skip
+
+    def ask(self, query: Query) -> None:
+        """Assign the gradient of every coordinate for one query."""
+        if query is not self.rule.trace.queries[0] or query.point != self.rule.trace.parameter or query.sample != "this step":
+            raise RuleError(f"{self.rule.name}: a gradient other than one per iteration at the current parameter is not supported yet.")
+        noise = self.noise() if self.noisy else None
+        for i, p in enumerate(self.problem.parameters):
+            g = _symbol(f"{query.name} {p.name}")
+            value = self.problem.gradient[i]
+            if noise is not None:
+                value += sum((c * n for c, n in zip(noise[i, :], self.normals, strict=True) if c != 0), sp.Integer(0))
+            self.assignments.append((g, value))
+            self.local[i][query.symbol] = g
+
+    def noise(self) -> sp.ImmutableMatrix | None:
+        """Assign the noise factor; its matrix C (d, r), or None where there is nothing to draw."""
+        factor: Factor = self.strengths(self.problem.require_noise()).factor(self.problem)
+        if factor.rank == 0 or factor.matrix.is_zero_matrix:
+            return None
+        self.assignments += factor.assignments
+        self.normals += [_symbol(f"n {j}") for j in range(factor.rank)]
+        return factor.matrix
+
+    def strengths(self, noise: Noise) -> Noise:
+        """The noise with strengths of 0 put in (a Cholesky factor would divide by them), other numbers taken out."""
+        lift = not isinstance(noise, CovarianceNoise)
+
+        def change(e: sp.Expr) -> sp.Expr:
+            e = e.xreplace({s: sp.Integer(0) for s in e.free_symbols if s in self.problem.constants and s.name in self.silent})
+            if not lift or not e.is_number or e == 0:
+                return e
+            symbol = sp.Symbol(f"strength {len(self.data)}", positive=True)
+            self.data[symbol] = float(e)
+            return symbol
+
+        return noise.map(change)
+
+    def shared_symbols(self) -> dict[sp.Symbol, sp.Expr]:
+        """Fixed hyperparameters and the iteration number: the same for every coordinate."""
+        found: dict[sp.Symbol, sp.Expr] = {}
+        for symbol, value in self.rule.fixed_symbols.items():
+            if value in (0, 1):  # these change the structure: tau = 0 takes a whole term away
+                found[symbol] = value
+            else:
+                found[symbol] = sp.Symbol(f"fixed {symbol.name}", positive=True)
+                self.data[found[symbol]] = float(value)
+        if self.rule.trace.iteration is not None:
+            found[self.rule.trace.iteration] = sp.Symbol("t iteration", positive=True)
+        return found
+
+    def at(self, e: sp.Expr, i: int) -> sp.Expr:
+        """An expression of the rule at coordinate i; means become assignments."""
+        if not e.has(Mean, BlockMean):
+            return e.xreplace(self.local[i])
+        if isinstance(e, (Mean, BlockMean)):
+            return self.mean(e, i)
+        return e.func(*(self.at(a, i) for a in e.args))
+
+    def mean(self, e: sp.Expr, i: int) -> sp.Symbol:
+        """The variable with the mean over all coordinates, or over the block of coordinate i."""
+        parameters = self.problem.parameters
+        block = self.block[parameters[i]] if isinstance(e, BlockMean) else -1
+        if (e, block) not in self.means:
+            members = [j for j, p in enumerate(parameters) if block < 0 or self.block[p] == block]
+            total = sp.Add(*(self.at(e.args[0], j) for j in members))
+            symbol = self.means[e, block] = _symbol(f"mean {len(self.means)}")
+            self.assignments.append((symbol, total / len(members)))
+        return self.means[e, block]
+
+
+def _symbol(name: str) -> sp.Symbol:
+    """A real symbol; the space in its name keeps it apart from the user's."""
+    if " " not in name:
+        raise ProblemError(f"{name!r} could clash with a symbol of the problem.")
+    return sp.Symbol(name, real=True)
+
+
+def silent_names(values: dict[str, float]) -> frozenset[str]:
+    """Names whose value is exactly 0."""
+    return frozenset(n for n, v in values.items() if v == 0)

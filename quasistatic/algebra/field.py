@@ -96,7 +96,7 @@ class Field:
         field = self.domain.field
         total = field.zero
         for k, part in parts.items():
-            total += field(field.ring.from_dict(part)) * value**k
+            total += field(field.ring.from_dict(part)) * (value**k if k else field.one)
         return total
 
     def is_zero(self, expression: Any) -> bool:

@@ -52,9 +52,8 @@ def stability(filter_: Filter) -> tuple[Condition, ...]:
         if not polynomial:
             continue
         minors = _hurwitz(polynomial) if continuous else _jury(polynomial)
-        for minor in minors:
-            relation = _positive(minor, filter_)
-            if relation is not None and all(relation != c.inequality for c in found):
+        for relation in (r for minor in minors for r in _positive(minor, filter_)):
+            if all(relation != c.inequality for c in found):
                 found.append(Condition("stability", statement, relation))
     found.extend(
         Condition("stability", "the power base**t vanishes at late times", sp.Lt(base, 1, evaluate=False)) for base in filter_.linear.bases
@@ -88,28 +87,28 @@ def _leading_minors(matrix: DomainMatrix, count: int) -> list[PolyElement]:
     return minors
 
 
-def _positive(polynomial: PolyElement, filter_: Filter) -> sp.Rel | None:
-    """polynomial > 0 without its obviously positive factors, as (what is subtracted) < (what is added); None if it is empty."""
-    content, factors = polynomial.factor_list()
+def _positive(polynomial: PolyElement, filter_: Filter) -> list[sp.Rel]:
+    """polynomial > 0, factor by factor, as (what is subtracted) < (what is added).
+
+    A factor that is positive anyway is left out. Where several can change sign, each keeps the sign that it has where
+    every rule is stable, at small hyperparameters and curvature: the first to change it ends stability.
+    """
+    _, factors = polynomial.factor_list()
     replace = {LAMBDA_I: LAMBDA, **filter_.meaning}
-    sign = 1 if content > 0 else -1
-    kept: list[sp.Expr] = []
+    relations = []
     for base, exponent in factors:
         expression = base.as_expr().xreplace(replace)
-        if exponent % 2 == 0 or expression.is_positive:
+        if exponent % 2 == 0 or expression.is_positive or expression.is_negative:
             continue
-        if expression.is_negative:
-            sign = -sign
-            continue
-        kept.append(expression)
-    if not kept:
-        return None
-    product = sign * sp.Mul(*kept) if len(kept) > 1 else sp.expand(sign * kept[0])
-    terms = sp.Add.make_args(product)
-    negative = [t for t in terms if t.could_extract_minus_sign()]
-    added = sp.Add(*(t for t in terms if t not in negative))
-    removed = sp.Add(*(-t for t in negative))
-    return sp.Lt(removed, added, evaluate=False)
+        stable = {s: sp.Rational(1, 10**6) if s == LAMBDA else sp.Rational(1, 10) for s in expression.free_symbols}
+        if expression.xreplace(stable) < 0:
+            expression = sp.expand(-expression)
+        terms = sp.Add.make_args(expression)
+        negative = [t for t in terms if t.could_extract_minus_sign()]
+        if negative:
+            added = sp.Add(*(t for t in terms if t not in negative))
+            relations.append(sp.Lt(sp.Add(*(-t for t in negative)), added, evaluate=False))
+    return relations
 
 
 def assumptions(noisy_tangent: bool, force: bool) -> tuple[Condition, ...]:
@@ -188,9 +187,7 @@ def require_stable(filter_: Filter, conditions: Sequence[Condition], values: Map
         broken = [c for c in conditions if c.inequality is not None and not _holds(c.inequality, here)]
         eigenvalues = modes(filter_, curvature, values)
         growing = [m for m in eigenvalues if (m.real >= 0 if filter_.linear.continuous else abs(m) >= 1)]
-        if not broken and not growing:
-            continue
-        if curvature == 0 and not growing:
+        if not growing and not any(c.inequality.lhs in filter_.linear.bases for c in broken if c.inequality is not None):
             continue
         inequality = next((c.inequality for c in broken), None)
         used = sorted(s.name for s in inequality.free_symbols) if inequality is not None else sorted(values)

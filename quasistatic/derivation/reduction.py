@@ -47,9 +47,9 @@ class Terms:
 
     @property
     def total(self) -> sp.ImmutableMatrix:
-        """The drift."""
-        parts = [sum(entries, start=sp.Integer(0)) for entries in zip(self.flatness, self.correlation, self.ito, self.force, strict=True)]
-        return sp.ImmutableMatrix(len(parts), 1, [combine(p) for p in parts])
+        """The drift; a small force keeps its own summand."""
+        noise = [combine(sum(entries, start=sp.Integer(0))) for entries in zip(self.flatness, self.correlation, self.ito, strict=True)]
+        return sp.ImmutableMatrix(len(noise), 1, [n + f for n, f in zip(noise, self.force, strict=True)])
 
 
 def combine(expression: sp.Expr) -> sp.Expr:

@@ -57,10 +57,9 @@ class Noise:
         """The same model with every expression changed (used by substitutions)."""
         raise NotImplementedError
 
-    @property
-    def conditions_text(self) -> str:
-        """The model in words."""
-        return repr(self)
+    def scaled(self, factor: Any) -> Noise:
+        """The same model with ``factor`` times the covariance."""
+        raise NotImplementedError
 
 
 def _strength(value: Any, what: str) -> sp.Expr:
@@ -81,6 +80,9 @@ class HessianNoise(Noise):
 
     def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
         return sp.ImmutableMatrix(self.alpha * problem.hessian)
+
+    def scaled(self, factor: Any) -> HessianNoise:
+        return HessianNoise(factor * self.alpha)
 
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> HessianNoise:
         return HessianNoise(change(self.alpha))
@@ -105,6 +107,9 @@ class IsotropicNoise(Noise):
         t = field.matrix(T)
         projector = field.expressions(t * (t.transpose() * t).inv() * t.transpose())
         return sp.ImmutableMatrix(self.sigma**2 * (sp.eye(d) - projector))
+
+    def scaled(self, factor: Any) -> IsotropicNoise:
+        return IsotropicNoise(sp.sqrt(factor) * self.sigma, self.normal_only)
 
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> IsotropicNoise:
         return IsotropicNoise(change(self.sigma), self.normal_only)
@@ -154,6 +159,9 @@ class CovarianceNoise(Noise):
                     f" in the direction ({direction}) at a sampled point."
                 )
 
+    def scaled(self, factor: Any) -> CovarianceNoise:
+        return CovarianceNoise(factor * self.matrix)
+
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> CovarianceNoise:
         return CovarianceNoise(self.matrix.applyfunc(change))
 
@@ -189,6 +197,9 @@ class LabelNoise(Noise):
         if self.batch is not None:
             raise ProblemError("LabelNoise(batch=...): drawing minibatches is not supported yet; leave batch out for the full batch.")
         return Factor((), sp.ImmutableMatrix(2 * problem.scale * self.sigma * problem.residual_jacobian.T))
+
+    def scaled(self, factor: Any) -> LabelNoise:
+        return LabelNoise(sp.sqrt(factor) * self.sigma, self.batch)
 
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> LabelNoise:
         return LabelNoise(change(self.sigma), self.batch)

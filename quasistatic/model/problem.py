@@ -87,7 +87,7 @@ class Problem:
         if noise is not None and not isinstance(noise, Noise):
             raise ProblemError(f"noise is {noise!r}; use qs.HessianNoise, qs.IsotropicNoise, qs.CovarianceNoise or qs.LabelNoise.")
         self.noise = noise
-        self._given = {"parameters": parameters is not None, "coordinates": given, "blocks": blocks is not None}
+        self._given = given
         _check_minima(self)
         if noise is not None:
             noise.check(self)
@@ -161,6 +161,10 @@ class Problem:
             found |= self.covariance.free_symbols
         return natural_sort(found - set(self.parameters) - set(self.chart.coordinates))
 
+    def with_noise(self, noise: Noise) -> Problem:
+        """The same problem with another model of the noise."""
+        return self._remade(lambda e: e, noise)
+
     @property
     def unknown_functions(self) -> tuple[str, ...]:
         """Names of functions like h(x) that are still open."""
@@ -183,11 +187,14 @@ class Problem:
                 expression = expression.replace(f, body).doit()
             return expression.subs(plain, simultaneous=True) if plain else expression
 
-        given = self._given["coordinates"]
+        return self._remade(change, None if self.noise is None else self.noise.map(change))
+
+    def _remade(self, change: Callable[[sp.Expr], sp.Expr], noise: Noise | None) -> Problem:
+        given = self._given
         return Problem(
             change(self.loss),
             {k: change(v) for k, v in self.minima.items()},
-            self.noise.map(change) if self.noise is not None else None,
+            noise,
             parameters=self.parameters,
             coordinates=None if given is None else {k: change(v) for k, v in given.items()},
             blocks=self.blocks,

@@ -1,0 +1,458 @@
+"""Theory against a simulation of the very same rule, judged by standard errors.
+
+The fast variables are drawn from their equilibrium at the start, the rule is simulated, iterates are mapped to the
+manifold by the noiseless rule's own limit, and compared with the compiled slow ODE (SDE where the diffusion is not zero).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from quasistatic.derivation import conditions as when
+from quasistatic.derivation.result import SlowResult
+from quasistatic.errors import HyperparameterError, QuasistaticError, UnstableError, ValidationFailed
+from quasistatic.model.problem import Problem
+from quasistatic.numeric.arguments import Progress, point, resolve, seed_number, whole
+from quasistatic.numeric.flow import Flow, compile_flow
+from quasistatic.numeric.relax import Relaxation
+from quasistatic.numeric.simulate import Simulator
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Array = npt.NDArray[np.float64]
+
+#: Differences beyond this many standard errors fail.
+SIGMAS = 5.0
+#: Records of a validation, besides the start.
+RECORDS = 40
+#: Part of the records, at the start, that the fast variance leaves out.
+WARM_UP = 0.2
+#: Slow SDE trajectories per simulated one: the theory's own sampling error must not dominate.
+OVERSAMPLING = 4
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are."""
+
+    quantity: str
+    theory: float
+    simulation: float
+    error: float
+
+    @property
+    def z(self) -> float:
+        """Difference in standard errors (zero where both agree exactly)."""
+        difference = self.simulation - self.theory
+        if difference == 0:
+            return 0.0
+        return difference / self.error if self.error > 0 else float("inf") * np.sign(difference)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is within 5 standard errors."""
+        return bool(abs(self.z) <= SIGMAS)
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The outcome of a validation; ``str(report)`` is a table.
+
+    Attributes
+    ----------
+    rows:
+        What is judged.
+    informative:
+        Rows that are shown without a verdict (the single strengths of an extrapolation).
+    steps:
+        Recorded iterations, (R,).
+    theory, simulation, error:
+        Mean coordinates of the slow dynamics and of the mapped iterates, and the standard error of their difference, (R, k).
+    sizes:
+        What the theory neglects, measured at the start: each number should be small against 1.
+    provenance:
+        Rule, problem, numbers, seed, versions.
+    """
+
+    rows: tuple[Row, ...]
+    informative: tuple[Row, ...]
+    coordinates: tuple[str, ...]
+    steps: npt.NDArray[np.int64]
+    theory: Array
+    simulation: Array
+    error: Array
+    sizes: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    interrupted: bool = False
+
+    @property
+    def passed(self) -> bool:
+        """Whether every comparison is within 5 standard errors (False for an interrupted run)."""
+        return not self.interrupted and all(r.passed for r in self.rows)
+
+    def __str__(self) -> str:
+        from quasistatic.show.report import report_text
+
+        return report_text(self)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Theory and simulation over each other; returns the matplotlib figure, and saves it where a path is given."""
+        from quasistatic.show.plot import plot_report
+
+        return plot_report(self, path)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Mapped iterates of one simulation."""
+
+    steps: npt.NDArray[np.int64]
+    u: Array  # (R, N, k)
+    ratio: Array  # (N, d): time mean of squared deviations over their theory, NaN where the theory is zero
+    interrupted: bool
+
+
+def validate(
+    result: SlowResult,
+    start: Mapping[Any, Any],
+    steps: int,
+    trajectories: int = 128,
+    seed: int = 0,
+    *,
+    record: int = RECORDS,
+    threads: int = 1,
+    extrapolate: bool = False,
+    progress: Progress | None = None,
+    **hyper: Any,
+) -> Report:
+    """Simulate the rule and compare with its slow dynamics.
+
+    Parameters
+    ----------
+    start:
+        Every coordinate of the manifold (symbol or name) to a number.
+    steps:
+        Iterations of the rule.
+    extrapolate:
+        The theory is leading order in the noise strength: also simulate half the noise covariance for twice the steps,
+        and judge 2X(1/2) - X(1) with its own error. The table shows both.
+    progress:
+        Called as ``progress(done, total)``.
+    **hyper:
+        Every free hyperparameter of the rule and every constant of the problem.
+
+    Raises
+    ------
+    UnstableError
+        If the numbers are outside the conditions of the result.
+    SimulationDiverged
+        If a trajectory stops being finite.
+    """
+    values = resolve(result.rule, result.problem, hyper)
+    u0 = point(start, result.coordinates, "coordinate")
+    steps, trajectories, record = whole(steps, "steps"), whole(trajectories, "trajectories", 2), whole(record, "record")
+    seed = seed_number(seed)
+    here = {c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}
+    result.check(values, here)
+    flow = compile_flow(result, values)
+    sizes = measure(result, flow, values, here)
+    _require_separation(sizes, values, here)
+    if extrapolate and result.linear is not None and result.linear.has_force:
+        raise HyperparameterError("extrapolate=True halves the noise, but a small force (weight decay) acts beside it and does not halve.")
+    total = steps * (3 if extrapolate else 1)
+    if extrapolate:
+        assert result.problem.noise is not None
+        halved = result.problem.with_noise(result.problem.noise.scaled(_half()))
+        weak = _simulate(result, halved, flow, values, u0, 2 * steps, trajectories, seed + 1, record, threads, 0.5, _part(progress, 0, total))
+        if weak.interrupted:
+            raise KeyboardInterrupt
+    full = _simulate(
+        result, result.problem, flow, values, u0, steps, trajectories, seed, record, threads, 1.0, _part(progress, total - steps, total)
+    )
+    names = tuple(c.name for c in result.coordinates)
+    one = _compare(result, flow, full, seed, 1.0)
+    informative: tuple[Row, ...] = ()
+    if extrapolate:
+        two = _compare(result, flow, weak, seed + 1, 0.5)
+        for label, part in (("noise 1", one), ("noise 1/2", two)):
+            listed = (*_mean_rows(names, full.steps, part), *part.variances)
+            informative += tuple(replace(r, quantity=f"{r.quantity} [{label}]") for r in listed)
+        one = _extrapolated(one, two)
+    rows = (*_mean_rows(names, full.steps, one), *one.variances)
+    return Report(
+        rows, informative, names, full.steps, one.theory, one.simulation, one.error,
+        sizes, _provenance(result, values, here, steps, trajectories, seed, extrapolate), full.interrupted,
+    )  # fmt: skip
+
+
+def assert_agrees(result: SlowResult, start: Mapping[Any, Any], steps: int, **options: Any) -> Report:
+    """``validate`` for a test suite: raises ValidationFailed with the table where theory and simulation differ.
+
+    Arguments as for :func:`validate`.
+    """
+    report = validate(result, start, steps, **options)
+    if not report.passed:
+        raise ValidationFailed(f"theory and simulation differ:\n{report}")
+    return report
+
+
+# -- simulation --------------------------------------------------------------------------------------------------------
+
+
+def _half() -> Any:
+    import sympy as sp
+
+    return sp.Rational(1, 2)
+
+
+def _part(progress: Progress | None, offset: int, total: int) -> Progress | None:
+    return None if progress is None else lambda done, _: progress(offset + done, total)
+
+
+def equilibrium_states(result: SlowResult, flow: Flow, u0: Array, trajectories: int, seed: int, strength: float = 1.0) -> Array:
+    """States (N, n) at the manifold point u0 with the fast part drawn from its equilibrium (normal, a stream of its own)."""
+    rest = _at_rest(result, flow.values, u0)
+    covariance = strength * flow.covariance(u0)
+    weights, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
+    factor = vectors * np.sqrt(np.clip(weights, 0, None))
+    normals = np.random.default_rng([seed, 1]).standard_normal((trajectories, len(rest)))
+    return rest + normals @ factor.T
+
+
+def _at_rest(result: SlowResult, values: Mapping[str, float], u0: Array) -> Array:
+    numbers = {**values, **{c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}}
+    z = when.numbers(list(result.problem.chart.embedding), numbers)
+    if result.linear is None:
+        return np.concatenate([z, np.zeros(len(result.state) - len(z))])
+    return np.concatenate([f * z for f in when.numbers(list(result.linear.fixed), numbers)])
+
+
+def _simulate(
+    result: SlowResult, problem: Problem, flow: Flow, values: Mapping[str, float], u0: Array, steps: int, trajectories: int, seed: int,
+    record: int, threads: int, strength: float, progress: Progress | None,
+) -> _Run:  # fmt: skip
+    simulator = Simulator(result.rule, problem, values, seed, trajectories, threads)
+    simulator.set_state(equilibrium_states(result, flow, u0, trajectories, seed, strength))
+    relax = Relaxation(result.rule, problem, values)
+    d = len(problem.parameters)
+    embed = _Embedding(result, values)
+    targets = np.unique(np.round(np.linspace(0, steps, record + 1)).astype(np.int64))
+    us, squares, done = [], [], []
+    interrupted = False
+    try:
+        for target in targets:
+            before = simulator.step
+            shown = None if progress is None else lambda k, _, before=before: progress(before + k, steps)
+            if target > before:
+                simulator.advance(int(target) - before, shown)
+            states = simulator.states
+            u = relax(states)[0]
+            us.append(u)
+            done.append(int(target))
+            if target >= WARM_UP * steps:
+                V = strength * np.einsum("nii->ni", flow.covariance(u))[:, :d]
+                deviation = states[:, :d] - embed(u)
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    squares.append(np.where(V > 0, deviation**2 / V, np.nan))
+    except KeyboardInterrupt:
+        if len(us) < 2:
+            raise
+        interrupted = True
+    ratio = np.mean(squares, axis=0) if squares else np.full((trajectories, d), np.nan)
+    return _Run(np.array(done, dtype=np.int64), np.array(us), ratio, interrupted)
+
+
+class _Embedding:
+    """phi(u) for rows of u, with NumPy."""
+
+    def __init__(self, result: SlowResult, values: Mapping[str, float]) -> None:
+        import sympy as sp
+
+        chart = result.problem.chart
+        constants = {s: sp.Float(values[s.name], 17) for e in chart.embedding for s in e.free_symbols if s.name in values}
+        self.function = sp.lambdify(chart.coordinates, [e.xreplace(constants) for e in chart.embedding], "numpy")
+
+    def __call__(self, u: Array) -> Array:
+        columns = self.function(*u.T)
+        return np.stack([np.broadcast_to(np.asarray(c, dtype=np.float64), u.shape[:1]) for c in columns], axis=1)
+
+
+# -- comparison --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Mean coordinates (R, k) of theory and simulation, the error of their difference, and what is compared besides."""
+
+    theory: Array
+    simulation: Array
+    error: Array
+    variances: tuple[Row, ...]
+
+
+def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: float) -> _Comparison:
+    N = run.u.shape[1]
+    # half the noise for twice the steps is the same slow dynamics: the theory's clock is strength * iterations
+    clock = strength * run.steps * _time_step(result, flow)
+    rows: list[Row] = []
+    if _diffuses(result):
+        theory, spread, slow_error = _sde(flow, run, clock, seed)
+        error = np.sqrt(run.u.var(axis=1, ddof=1) / N + slow_error**2)
+        for i, c in enumerate(result.coordinates):
+            variance, variance_error = _variance(run.u[-1, :, i])
+            slow, slow_variance_error = spread[i]
+            rows.append(Row(f"variance of {c} at the end", slow, variance, float(np.hypot(variance_error, slow_variance_error))))
+    else:
+        theory, error = _ode(flow, run, clock)
+    for j, parameter in enumerate(result.problem.parameters):
+        ratios = run.ratio[:, j]
+        if np.all(np.isfinite(ratios)):
+            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, float(ratios.mean()), float(ratios.std(ddof=1) / np.sqrt(N))))
+    return _Comparison(theory, run.u.mean(axis=1), error, tuple(rows))
+
+
+def _mean_rows(names: tuple[str, ...], steps: npt.NDArray[np.int64], means: _Comparison) -> list[Row]:
+    """The record that is farthest off, and the end, for every coordinate; the start agrees by construction."""
+    rows = []
+    for i, name in enumerate(names):
+        error = means.error[1:, i]
+        difference = np.abs(means.simulation - means.theory)[1:, i]
+        z = np.divide(difference, error, out=np.zeros_like(error), where=error > 0)
+        worst = 1 + int(np.argmax(z))
+        for label, at in ((f"mean {name}, worst record (step {steps[worst]})", worst), (f"mean {name} at the end", -1)):
+            rows.append(Row(label, float(means.theory[at, i]), float(means.simulation[at, i]), float(means.error[at, i])))
+    return rows
+
+
+def _extrapolated(full: _Comparison, half: _Comparison) -> _Comparison:
+    """2X(1/2) - X(1): both runs start at means of their own, so it is differences from theory that are extrapolated."""
+    difference = 2 * (half.simulation - half.theory) - (full.simulation - full.theory)
+    error = np.sqrt(4 * half.error**2 + full.error**2)
+    rows = []
+    for one, two in zip(full.variances, half.variances, strict=True):
+        shift = 2 * (two.simulation - two.theory) - (one.simulation - one.theory)
+        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error))))
+    return _Comparison(full.theory, full.theory + difference, error, tuple(rows))
+
+
+def _time_step(result: SlowResult, flow: Flow) -> float:
+    if result.linear is None:
+        return 1.0
+    return float(when.numbers([result.linear.dt], flow.values)[0])
+
+
+def _diffuses(result: SlowResult) -> bool:
+    return any(x != 0 for x in result.diffusion)
+
+
+def _ode(flow: Flow, run: _Run, clock: Array) -> tuple[Array, Array]:
+    """The flow from the mean start, and the error of the mean after what the spread of the start explains."""
+    N = run.u.shape[1]
+    start = run.u[0].mean(axis=0)
+    theory = _flow_at(flow, start, clock)
+    rest = run.u - theory[:, None, :]
+    for i, scale in enumerate(run.u[0].std(axis=0)):
+        if scale > 0:
+            shift = np.zeros_like(start)
+            shift[i] = scale
+            slope = (_flow_at(flow, start + shift, clock) - _flow_at(flow, start - shift, clock)) / (2 * scale)
+            rest = rest - slope[:, None, :] * (run.u[0, :, i] - start[i])[None, :, None]
+    return theory, rest.std(axis=1, ddof=1) / np.sqrt(N)
+
+
+def _flow_at(flow: Flow, start: Array, clock: Array) -> Array:
+    """The slow ODE at increasing times, which are equally spaced up to rounding to whole steps; (R, k)."""
+    out = [start]
+    for begin, end in zip(clock[:-1], clock[1:], strict=True):
+        out.append(flow.trajectory(out[-1], end - begin, record=1).u[-1])
+    return np.array(out)
+
+
+def _sde(flow: Flow, run: _Run, clock: Array, seed: int) -> tuple[Array, list[tuple[float, float]], Array]:
+    """Mean, variance at the end and standard error of the mean of the slow SDE from the simulation's own starts."""
+    starts = np.tile(run.u[0], (OVERSAMPLING, 1))
+    path = flow.sde_path(starts, clock, seed=seed + 2)
+    M = starts.shape[0]
+    error = path.std(axis=1, ddof=1) / np.sqrt(M)
+    return path.mean(axis=1), [_variance(path[-1, :, i]) for i in range(path.shape[2])], error
+
+
+def _variance(sample: Array) -> tuple[float, float]:
+    """Variance and its standard error, from the sample's own fourth moment."""
+    N = len(sample)
+    centred = sample - sample.mean()
+    variance = float(sample.var(ddof=1))
+    fourth = float(np.mean(centred**4))
+    return variance, float(np.sqrt(max(fourth - variance**2 * (N - 3) / (N - 1), 0.0) / N))
+
+
+# -- conditions --------------------------------------------------------------------------------------------------------
+
+
+def measure(result: SlowResult, flow: Flow, values: Mapping[str, float], here: Mapping[str, float]) -> dict[str, float]:
+    """What the theory neglects at a point, as numbers that should be small against 1."""
+    if result.linear is None:
+        return {}
+    u = np.array([here[c.name] for c in result.coordinates])
+    dt = _time_step(result, flow)
+    jacobian = []
+    for i in range(len(u)):
+        step = 1e-5 * max(1.0, abs(u[i]))
+        shift = np.zeros_like(u)
+        shift[i] = step
+        jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * dt / (2 * step))
+    slow = float(np.linalg.norm(np.array(jacobian), 2))
+    fast = result.fast_rate(values, here)
+    return {
+        "slow rate / fast rate": slow / fast,
+        "|d4 f| V / |d2 f|": _oscillation(result, flow, values, here),
+    }
+
+
+def _oscillation(result: SlowResult, flow: Flow, values: Mapping[str, float], here: Mapping[str, float]) -> float:
+    """Largest eigenvalue of d^2 <Hessian, V>/2 at frozen V, against the smallest curvature."""
+    import sympy as sp
+
+    problem = result.problem
+    d = len(problem.parameters)
+    V = flow.covariance(np.array([here[c.name] for c in result.coordinates]))[:d, :d]
+    weighted: sp.Expr = sp.Integer(0)
+    for a, p in enumerate(problem.parameters):
+        for b, q in enumerate(problem.parameters):
+            if V[a, b] != 0:
+                weighted += sp.Float(V[a, b]) * problem.loss.diff(p, q)
+    fourth = problem.chart.restrict(sp.hessian(weighted / 2, problem.parameters)) if weighted != 0 else sp.zeros(d, d)
+    numbers = when.numbers([sp.sympify(x) for x in fourth], {**values, **here}).reshape(d, d)
+    size = float(np.abs(np.linalg.eigvalsh(numbers)).max())
+    return size / float(when.curvatures(problem, {**values, **here})[0])
+
+
+def _require_separation(sizes: Mapping[str, float], values: Mapping[str, float], here: Mapping[str, float]) -> None:
+    ratio = sizes.get("slow rate / fast rate", 0.0)
+    if ratio >= 1:
+        shown = ", ".join(f"{k}={v:.6g}" for k, v in {**values, **here}.items())
+        raise UnstableError(
+            f"there is no separation of time scales: the slow rate is {ratio:.3g} times the fast rate for {shown}; it must be well below 1."
+            " Take less noise, or a smaller learning rate."
+        )
+
+
+def _provenance(
+    result: SlowResult, values: Mapping[str, float], here: Mapping[str, float], steps: int, trajectories: int, seed: int, extrapolate: bool
+) -> dict[str, Any]:
+    from quasistatic.numeric.ensemble import versions
+
+    return {
+        "rule": result.rule.text, "rule_name": result.rule.name, "problem": repr(result.problem), "problem_name": result.problem.name,
+        "time": result.time, "values": dict(values), "start": dict(here), "steps": steps, "trajectories": trajectories, "seed": seed,
+        "extrapolate": extrapolate, "versions": versions(),
+    }  # fmt: skip
+
+
+__all__ = ["QuasistaticError", "Report", "Row", "assert_agrees", "equilibrium_states", "measure", "validate"]

@@ -12,17 +12,94 @@ from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
+    from quasistatic.numeric.ensemble import Ensemble
+    from quasistatic.numeric.flow import Flow
+    from quasistatic.numeric.law import CompiledLaw
+    from quasistatic.validate import Report
 
-@dataclass(frozen=True, eq=False)
-class SlowDynamics(SlowResult):
+
+class _Shown:
+    """What every result can do to show itself."""
+
+    def to_latex(self, path: str | Path, standalone: bool = True) -> None:
+        """Write the whole derivation as a LaTeX document (or with ``standalone=False`` as a fragment to include).
+
+        It needs amsmath and amssymb only. Raises OutputError where the file cannot be written.
+        """
+        from quasistatic.show import latex
+
+        latex.write(self, path, standalone)
+
+    def latex(self, standalone: bool = True) -> str:
+        """The LaTeX text that ``to_latex`` writes."""
+        from quasistatic.show import latex
+
+        return latex.document(self, standalone)
+
+    def _repr_latex_(self) -> str:
+        from quasistatic.show import latex
+
+        return latex.inline(self)
+
+    def __str__(self) -> str:
+        from quasistatic.show.text import text
+
+        return text(self)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SlowDynamics(_Shown, SlowResult):
     """Slow dynamics of a rule on a problem: ``drift``, ``diffusion``, ``covariance``, ``regularizer()``, ``conditions``, ..."""
 
+    def __repr__(self) -> str:
+        return f"<slow dynamics of {self.rule!r} on {self.problem.name or self.problem!r}, per {self.time}>"
 
-@dataclass(frozen=True, eq=False)
-class Law(LawResult):
+    def compile(self, **values: Any) -> Flow:
+        """The slow dynamics as machine code: ``drift(u)``, ``trajectory``, ``sde_trajectory``, ``regularizer(u)``, ``source``.
+
+        ``values`` are numbers for every free hyperparameter of the rule and every constant of the problem.
+        """
+        from quasistatic.numeric.arguments import resolve
+        from quasistatic.numeric.flow import compile_flow
+
+        return compile_flow(self, resolve(self.rule, self.problem, values))
+
+    def validate(self, start: Mapping[Any, Any], steps: int, **options: Any) -> Report:
+        """Simulate the rule and compare; arguments as for :func:`quasistatic.validate.validate`."""
+        from quasistatic.validate import validate
+
+        return validate(self, start, steps, **options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Law(_Shown, LawResult):
     """What a rule does on any loss: ``kernel``, ``matrix_equation``, ``gain``, ``regularizer()``, ..."""
+
+    def __repr__(self) -> str:
+        return f"<law of {self.rule!r} for any loss, per {self.time}>"
+
+    def compile(self, **values: Any) -> CompiledLaw:
+        """The kernel and the regularizers as functions of numbers; ``values`` are the free hyperparameters."""
+        from quasistatic.numeric.law import compile_law
+
+        return compile_law(self, values)
+
+
+def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **options: Any) -> Report:
+    """For a test suite: raise ValidationFailed, with the table, where theory and simulation differ by over 5 standard errors."""
+    from quasistatic.validate import assert_agrees as check
+
+    return check(slow, start, steps, **options)
+
+
+def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
+    """Run the optimizer itself, an ensemble of trajectories; arguments as for :func:`quasistatic.numeric.simulate.simulate`."""
+    from quasistatic.numeric.simulate import simulate as run
+
+    return run(rule, problem, start, steps, **options)
 
 
 @overload

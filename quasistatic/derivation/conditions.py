@@ -55,9 +55,10 @@ def stability(filter_: Filter) -> tuple[Condition, ...]:
         for relation in (r for minor in minors for r in _positive(minor, filter_)):
             if all(relation != c.inequality for c in found):
                 found.append(Condition("stability", statement, relation))
-    found.extend(
-        Condition("stability", "the power base**t vanishes at late times", sp.Lt(base, 1, evaluate=False)) for base in filter_.linear.bases
-    )
+    for base in filter_.linear.bases:
+        relation = sp.Lt(base, 1, evaluate=False)
+        if all(relation != c.inequality for c in found):
+            found.append(Condition("stability", "the power base**t vanishes at late times", relation))
     return tuple(found)
 
 

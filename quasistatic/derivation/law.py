@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import sympy as sp
 
@@ -61,6 +62,9 @@ class LawResult:
     rule: Rule
     time_kind: str = "iteration"
     order: Order = Order()
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.rule, self.time_kind, self.order)
 
     @cached_property
     def linear(self) -> LinearRule:

@@ -43,6 +43,10 @@ class SlowResult:
     order: Order = Order()
     route: str = "structured"
 
+    def __reduce__(self) -> Any:
+        # what was computed is not kept: it is quick to derive again, and field elements do not travel
+        return type(self), (self.rule, self.problem, self.time_kind, self.order, self.route)
+
     # -- the rule ------------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -118,6 +118,13 @@ class Problem:
         minima = ", ".join(f"{k}={v}" for k, v in self.minima.items())
         return f"<problem {self.name + ': ' if self.name else ''}loss {self.loss}, minima {minima}, noise {self.noise}>"
 
+    def __reduce__(self) -> Any:
+        given = {
+            "parameters": self.parameters, "coordinates": self._given, "blocks": self.blocks, "name": self.name,
+            "examples": dict(self.examples), "_residuals": self.residuals, "_scale": self.scale,
+        }  # fmt: skip
+        return _restore, (self.loss, dict(self.minima), self.noise, given)
+
     # -- derivatives ---------------------------------------------------------------------------------------------------
 
     @cached_property
@@ -203,6 +210,10 @@ class Problem:
             _residuals=None if self.residuals is None else tuple(change(r) for r in self.residuals),
             _scale=change(self.scale),
         )
+
+
+def _restore(loss: sp.Expr, minima: dict[sp.Symbol, sp.Expr], noise: Noise | None, given: dict[str, Any]) -> Problem:
+    return Problem(loss, minima, noise, **given)
 
 
 def _expression(value: Any, what: str) -> sp.Expr:

@@ -96,12 +96,14 @@ def at_late_times(rule: Rule) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]
 
 def is_affine_in_gradient(rule: Rule) -> bool:
     """Whether U is affine in g with coefficients that may depend on the state."""
-    updates, _ = at_late_times(rule)
-    return all(sp.expand(u).diff(rule.trace.gradient, 2) == 0 and not _inside_kink(u, rule.trace.gradient) for u in updates)
+    g = rule.trace.gradient
+    # the degree in all coordinates' gradients is that of the rule with every mean replaced by its argument
+    updates = [u.replace(Mean, lambda e: e).replace(BlockMean, lambda e: e) for u in at_late_times(rule)[0]]
+    return all(sp.expand(u).diff(g, 2) == 0 and not _inside_kink(u, g) for u in updates)
 
 
 def _inside_kink(expression: sp.Expr, symbol: sp.Symbol) -> bool:
-    return any(symbol in node.free_symbols for node in expression.atoms(sp.Function) if not isinstance(node, (Mean, BlockMean)))
+    return any(symbol in node.free_symbols for node in expression.atoms(sp.Function))
 
 
 def require_supported(rule: Rule) -> None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import sympy as sp
+from scipy.integrate import solve_ivp
 
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation.result import SlowResult
-from quasistatic.errors import HyperparameterError, QuasistaticError, UnstableError, ValidationFailed
+from quasistatic.errors import HyperparameterError, RuleError, UnstableError, ValidationFailed
 from quasistatic.model.problem import Problem
 from quasistatic.numeric.arguments import Progress, point, resolve, seed_number, whole
 from quasistatic.numeric.flow import Flow, compile_flow
@@ -30,7 +32,7 @@ Array = npt.NDArray[np.float64]
 #: Differences beyond this many standard errors fail.
 SIGMAS = 5.0
 #: Records of a validation, besides the start.
-RECORDS = 40
+RECORDS = 100
 #: Part of the records, at the start, that the fast variance leaves out.
 WARM_UP = 0.2
 #: Slow SDE trajectories per simulated one: the theory's own sampling error must not dominate.
@@ -168,7 +170,7 @@ def validate(
     total = steps * (3 if extrapolate else 1)
     if extrapolate:
         assert result.problem.noise is not None
-        halved = result.problem.with_noise(result.problem.noise.scaled(_half()))
+        halved = result.problem.with_noise(result.problem.noise.scaled(sp.Rational(1, 2)))
         weak = _simulate(result, halved, flow, values, u0, 2 * steps, trajectories, seed + 1, record, threads, 0.5, _part(progress, 0, total))
         if weak.interrupted:
             raise KeyboardInterrupt
@@ -205,12 +207,6 @@ def assert_agrees(result: SlowResult, start: Mapping[Any, Any], steps: int, **op
 # -- simulation --------------------------------------------------------------------------------------------------------
 
 
-def _half() -> Any:
-    import sympy as sp
-
-    return sp.Rational(1, 2)
-
-
 def _part(progress: Progress | None, offset: int, total: int) -> Progress | None:
     return None if progress is None else lambda done, _: progress(offset + done, total)
 
@@ -239,7 +235,7 @@ def _simulate(
 ) -> _Run:  # fmt: skip
     simulator = Simulator(result.rule, problem, values, seed, trajectories, threads)
     simulator.set_state(equilibrium_states(result, flow, u0, trajectories, seed, strength))
-    relax = Relaxation(result.rule, problem, values)
+    relax = _relaxation(result, problem, values, threads)
     d = len(problem.parameters)
     embed = _Embedding(result, values)
     targets = np.unique(np.round(np.linspace(0, steps, record + 1)).astype(np.int64))
@@ -252,7 +248,7 @@ def _simulate(
             if target > before:
                 simulator.advance(int(target) - before, shown)
             states = simulator.states
-            u = relax(states)[0]
+            u = relax(states).coordinates
             us.append(u)
             done.append(int(target))
             if target >= WARM_UP * steps:
@@ -268,12 +264,24 @@ def _simulate(
     return _Run(np.array(done, dtype=np.int64), np.array(us), ratio, interrupted)
 
 
+def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float], threads: int) -> Relaxation:
+    """The limit map of the rule without its small forces, which would carry every point on along the manifold."""
+    linear = result.linear
+    if linear is None or not linear.has_force:
+        return Relaxation(result.rule, problem, values, threads)
+    if not linear.forces:
+        raise RuleError(
+            f"{result.rule.name} has a small force without a hyperparameter of its own, which cannot be switched off to find the limit of an"
+            " iterate: give the decay (or shift) a keyword-only hyperparameter."
+        )
+    still = result.rule.fix(**dict.fromkeys(linear.forces, 0))
+    return Relaxation(still, problem, {n: v for n, v in values.items() if n not in linear.forces}, threads)
+
+
 class _Embedding:
     """phi(u) for rows of u, with NumPy."""
 
     def __init__(self, result: SlowResult, values: Mapping[str, float]) -> None:
-        import sympy as sp
-
         chart = result.problem.chart
         constants = {s: sp.Float(values[s.name], 17) for e in chart.embedding for s in e.free_symbols if s.name in values}
         self.function = sp.lambdify(chart.coordinates, [e.xreplace(constants) for e in chart.embedding], "numpy")
@@ -367,20 +375,21 @@ def _ode(flow: Flow, run: _Run, clock: Array) -> tuple[Array, Array]:
 
 
 def _flow_at(flow: Flow, start: Array, clock: Array) -> Array:
-    """The slow ODE at increasing times, which are equally spaced up to rounding to whole steps; (R, k)."""
-    out = [start]
-    for begin, end in zip(clock[:-1], clock[1:], strict=True):
-        out.append(flow.trajectory(out[-1], end - begin, record=1).u[-1])
-    return np.array(out)
+    """The slow ODE at increasing times, (R, k)."""
+    path = solve_ivp(lambda _, u: flow.drift(u), (0.0, clock[-1]), start, method="DOP853", t_eval=clock, rtol=1e-10, atol=1e-13)
+    if not path.success or path.y.shape[1] != len(clock):
+        raise UnstableError(f"the slow dynamics leaves the domain of its drift: {path.message}")
+    return np.ascontiguousarray(path.y.T)
 
 
 def _sde(flow: Flow, run: _Run, clock: Array, seed: int) -> tuple[Array, list[tuple[float, float]], Array]:
-    """Mean, variance at the end and standard error of the mean of the slow SDE from the simulation's own starts."""
+    """Mean, variance at the end with its error, and standard error of the mean of the slow SDE from the simulation's own starts."""
     starts = np.tile(run.u[0], (OVERSAMPLING, 1))
-    path = flow.sde_path(starts, clock, seed=seed + 2)
-    M = starts.shape[0]
-    error = path.std(axis=1, ddof=1) / np.sqrt(M)
-    return path.mean(axis=1), [_variance(path[-1, :, i]) for i in range(path.shape[2])], error
+    end = float(clock[-1])
+    steps = round(end) if flow.time == "iteration" else end
+    slow = flow.sde_trajectory(starts, steps, trajectories=len(starts), seed=seed, record=len(clock))
+    error = np.sqrt(np.einsum("rii->ri", slow.covariance) / len(starts))
+    return slow.mean, [_variance(slow.final[:, i]) for i in range(starts.shape[1])], error
 
 
 def _variance(sample: Array) -> tuple[float, float]:
@@ -417,8 +426,6 @@ def measure(result: SlowResult, flow: Flow, values: Mapping[str, float], here: M
 
 def _oscillation(result: SlowResult, flow: Flow, values: Mapping[str, float], here: Mapping[str, float]) -> float:
     """Largest eigenvalue of d^2 <Hessian, V>/2 at frozen V, against the smallest curvature."""
-    import sympy as sp
-
     problem = result.problem
     d = len(problem.parameters)
     V = flow.covariance(np.array([here[c.name] for c in result.coordinates]))[:d, :d]
@@ -455,4 +462,4 @@ def _provenance(
     }  # fmt: skip
 
 
-__all__ = ["QuasistaticError", "Report", "Row", "assert_agrees", "equilibrium_states", "measure", "validate"]
+__all__ = ["Report", "Row", "assert_agrees", "equilibrium_states", "measure", "validate"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,9 @@ class _Traced(sp.Symbol):
     __slots__ = ()
 
     def __bool__(self) -> bool:
+        # SymPy itself asks whether a symbol is None or zero this way; only the user's code must not
+        if sys._getframe(1).f_globals.get("__name__", "").partition(".")[0] == "sympy":
+            return True
         raise _Branch(self.name)
 
     def __call__(self, *args: Any) -> Any:

@@ -58,7 +58,7 @@ def key(source: str) -> str:
 
 @cache
 def _surroundings() -> tuple[str, ...]:
-    from llvmlite import binding
+    from llvmlite import binding  # type: ignore[import-untyped]
 
     # the intrinsics are compiled into the kernels, and Numba's own cache would not notice that they changed
     helpers = (Path(__file__).with_name("intrinsics.py")).read_text(encoding="utf-8")

@@ -29,7 +29,9 @@ _CALLS: Mapping[str, str] = {
     "erfc": "math.erfc", "gamma": "math.gamma", "loggamma": "math.lgamma", "floor": "math.floor", "ceiling": "math.ceil",
     "Abs": "math.fabs", "sign": "sign",
 }  # fmt: skip
-_COMPARE = {sp.StrictGreaterThan: ">", sp.GreaterThan: ">=", sp.StrictLessThan: "<", sp.LessThan: "<=", sp.Equality: "==", sp.Unequality: "!="}
+_COMPARE: Mapping[type[sp.Basic], str] = {
+    sp.StrictGreaterThan: ">", sp.GreaterThan: ">=", sp.StrictLessThan: "<", sp.LessThan: "<=", sp.Equality: "==", sp.Unequality: "!=",
+}  # fmt: skip
 _REWRITTEN: Mapping[type[sp.Basic], Callable[[Any], sp.Expr]] = {
     sp.sec: lambda x: 1 / sp.cos(x),
     sp.csc: lambda x: 1 / sp.sin(x),
@@ -170,7 +172,7 @@ class _Writer:
 
     def level(self, expression: sp.Basic) -> int:
         if isinstance(expression, sp.Symbol):
-            return self.levels.get(expression, 0)
+            return int(self.levels.get(expression, 0))
         if expression not in self.level_of:
             self.level_of[expression] = max((self.level(a) for a in expression.args), default=0)
         return self.level_of[expression]
@@ -192,8 +194,9 @@ class _Writer:
         """The expression as source in ``stage``; whatever is known earlier is assigned there."""
         if isinstance(e, sp.Symbol):
             if e not in self.names:
-                raise ProblemError(f"the symbol {e} has no value here; known are {', '.join(str(s) for s in self.names if s.name[0] != '#')}.")
-            return self.names[e]
+                known = ", ".join(s.name for s in self.names if not s.name.startswith("#"))
+                raise ProblemError(f"the symbol {e} has no value here; known are {known}.")
+            return str(self.names[e])
         if e.is_number and isinstance(e, sp.Expr):
             return repr(_number(e))
         level = self.level(e)

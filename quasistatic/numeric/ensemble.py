@@ -78,7 +78,8 @@ class Ensemble:
     def __repr__(self) -> str:
         last = f"step {self.steps[-1]}" if len(self.steps) else "no record"
         stopped = ", interrupted" if self.interrupted else ""
-        return f"<{self.trajectories} trajectories of {', '.join(self.parameters)} to {last}, {len(self.steps)} record(s), seed {self.seed}{stopped}>"
+        what = f"{self.trajectories} trajectories of {', '.join(self.parameters)}"
+        return f"<{what} to {last}, {len(self.steps)} record(s), seed {self.seed}{stopped}>"
 
     def __str__(self) -> str:
         values = ", ".join(f"{k}={v:g}" for k, v in self.hyperparameters.items())

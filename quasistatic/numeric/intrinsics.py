@@ -8,7 +8,7 @@ from numba import types
 from numba.extending import intrinsic
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def as_float(typingctx: Any, x: Any) -> Any:
     """The float64 with these 64 bits."""
 
@@ -18,7 +18,7 @@ def as_float(typingctx: Any, x: Any) -> Any:
     return types.float64(types.uint64), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def as_bits(typingctx: Any, x: Any) -> Any:
     """The 64 bits of a float64."""
 
@@ -38,19 +38,19 @@ def _choice(comparison: str) -> Any:
     return codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def maximum(typingctx: Any, a: Any, b: Any) -> Any:
     """The larger number; NaN where either is."""
     return types.float64(types.float64, types.float64), _choice(">")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def minimum(typingctx: Any, a: Any, b: Any) -> Any:
     """The smaller number; NaN where either is."""
     return types.float64(types.float64, types.float64), _choice("<")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def sign(typingctx: Any, x: Any) -> Any:
     """-1, 0 or 1; NaN stays NaN."""
 

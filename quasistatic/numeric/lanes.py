@@ -140,6 +140,5 @@ class Lanes:
         self._run(bad)
         count = int((~self._finite()).sum())
         self._restore(here)
-        raise SimulationDiverged(
-            f"the simulation diverged: after step {bad}, {count} of {self.trajectories} trajectories are not finite. {self.remedy}", bad, None
-        )
+        what = f"after step {bad}, {count} of {self.trajectories} trajectories are not finite"
+        raise SimulationDiverged(f"the simulation diverged: {what}. {self.remedy}", bad, None)

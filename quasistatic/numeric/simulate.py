@@ -13,9 +13,8 @@ from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import Array, Progress, point, resolve, seed_number, whole
 from quasistatic.numeric.ensemble import Ensemble, moments, record_steps
-from quasistatic.numeric.kernel import StochasticMap
 from quasistatic.numeric.lanes import Lanes
-from quasistatic.numeric.unfold import silent_names, unfold
+from quasistatic.numeric.unfold import map_numbers, silent_names, unfold
 
 
 class Simulator(Lanes):
@@ -38,11 +37,6 @@ class Simulator(Lanes):
         step = unfold(rule, problem, True, silent_names(numbers))
         super().__init__(step, map_numbers(step, numbers), seed, trajectories, threads)
         self.remedy = f"Take a smaller eta (here {numbers['eta']:g})." if "eta" in numbers else "Take a smaller learning rate."
-
-
-def map_numbers(step: StochasticMap, values: Mapping[str, float]) -> Array:
-    """The argument vector of a kernel of this map."""
-    return np.array([*(values[s.name] for s in step.arguments), *step.numbers], dtype=np.float64)
 
 
 def initial_states(rule: Rule, problem: Problem, values: Mapping[str, float], parameters: Array) -> Array:

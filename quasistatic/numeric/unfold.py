@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 
+import numpy as np
 import sympy as sp
 
 from quasistatic.errors import ProblemError, RuleError
 from quasistatic.model.noise import CovarianceNoise, Factor, Noise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule
+from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.emit import require_closed
 from quasistatic.numeric.kernel import StochasticMap
 from quasistatic.symbols import BlockMean, Mean
@@ -143,6 +146,11 @@ def _symbol(name: str) -> sp.Symbol:
     return sp.Symbol(name, real=True)
 
 
-def silent_names(values: dict[str, float]) -> frozenset[str]:
+def silent_names(values: Mapping[str, float]) -> frozenset[str]:
     """Names whose value is exactly 0."""
     return frozenset(n for n, v in values.items() if v == 0)
+
+
+def map_numbers(step: StochasticMap, values: Mapping[str, float]) -> Array:
+    """The argument vector of a kernel of this map."""
+    return np.array([*(values[s.name] for s in step.arguments), *step.numbers], dtype=np.float64)

@@ -218,7 +218,7 @@ def equilibrium_states(result: SlowResult, flow: Flow, u0: Array, trajectories: 
     weights, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     factor = vectors * np.sqrt(np.clip(weights, 0, None))
     normals = np.random.default_rng([seed, 1]).standard_normal((trajectories, len(rest)))
-    return rest + normals @ factor.T
+    return np.asarray(rest + normals @ factor.T, dtype=np.float64)
 
 
 def _at_rest(result: SlowResult, values: Mapping[str, float], u0: Array) -> Array:
@@ -307,7 +307,7 @@ class _Comparison:
 def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: float) -> _Comparison:
     N = run.u.shape[1]
     # half the noise for twice the steps is the same slow dynamics: the theory's clock is strength * iterations
-    clock = strength * run.steps * _time_step(result, flow)
+    clock = np.asarray(strength * _time_step(result, flow) * run.steps, dtype=np.float64)
     rows: list[Row] = []
     if _diffuses(result):
         theory, spread, slow_error = _sde(flow, run, clock, seed)

@@ -1,2 +1,4 @@
-import sys; from pathlib import Path
+import sys
+from pathlib import Path
+
 sys.path.insert(0, str(Path(__file__).parent))

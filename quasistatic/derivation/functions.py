@@ -7,7 +7,7 @@ the kernel's denominator modulo the characteristic polynomial (engine, section 3
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sympy as sp

@@ -348,4 +348,4 @@ def _symmetric_groups(expressions: list[sp.Expr]) -> list[list[sp.Symbol]]:
 
 
 def _swapped_equal(e: sp.Expr, a: sp.Symbol, b: sp.Symbol) -> bool:
-    return sp.expand(e.xreplace({a: b, b: a}) - e) == 0
+    return bool(sp.expand(e.xreplace({a: b, b: a}) - e) == 0)

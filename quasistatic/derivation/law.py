@@ -224,7 +224,7 @@ def _rescaled(gain: sp.Expr, symbol: sp.Symbol, factor: sp.Expr) -> sp.Expr | No
     if new not in field.generators:
         return None
     index = field.generators.index(new)
-    parts: dict[int, dict] = {0: {}, 1: {}}  # type: ignore[type-arg]
+    parts: dict[int, dict[Any, Any]] = {0: {}, 1: {}}
     for m, c in numerator.terms():
         if m[index] > 1:
             return None

@@ -80,7 +80,7 @@ def logarithms(rho_prime: sp.Expr) -> tuple[sp.Expr, list[tuple[sp.Expr, sp.Expr
 
 
 def _line(K: Any, base: Any, index: int) -> tuple[Any, Any]:
-    parts: dict[int, dict] = {0: {}, 1: {}}
+    parts: dict[int, dict[Any, Any]] = {0: {}, 1: {}}
     for m, c in base.terms():
         parts[m[index]][(*m[:index], 0, *m[index + 1 :])] = c
     ring = base.ring

@@ -8,7 +8,6 @@ Sigma_ij for all pairs but tangent-tangent; in coordinates u
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import sympy as sp

@@ -55,7 +55,7 @@ def _forward(rule: Rule, scaling: Scaling) -> tuple[dict[sp.Symbol, sp.Expr], li
     sizes: list[sp.Expr] = [sp.Integer(1)]
     for state in rule.trace.states:
         value = scaling.values.get(state.name)
-        size = sp.Integer(1) if value is None else value.subs({s: 1 for s in value.free_symbols - {scaling.e}})
+        size = sp.Integer(1) if value is None else value.subs(dict.fromkeys(value.free_symbols - {scaling.e}, 1))
         sizes.append(size)
     return inward, sizes
 

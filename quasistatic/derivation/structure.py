@@ -233,7 +233,7 @@ def _is_candidate(A: sp.Matrix, b: sp.Matrix) -> bool:
         _, left = _eigenvectors(A)
     except AlgebraError:
         return False
-    return _tidy([(left.T * b)[0]])[0] != 0
+    return bool(_tidy([(left.T * b)[0]])[0] != 0)
 
 
 def _literal_force(rule: Rule, A: sp.Matrix, b: sp.Matrix) -> tuple[sp.Matrix, sp.Matrix, tuple[str, ...]]:

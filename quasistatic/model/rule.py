@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, overload
+from typing import Any, TypeAlias, overload
 
 import sympy as sp
 
@@ -17,10 +17,11 @@ from quasistatic.errors import HyperparameterError, ParseError, RuleError, sugge
 from quasistatic.parse import parse_expression
 from quasistatic.symbols import RULE_FUNCTION_NAMES, RULE_FUNCTIONS, exact, positive, rationalize
 
-Numbers = float | int | str | sp.Expr
+#: What a user may write for a number: 0.9, "9/10" or a SymPy number.
+Numbers: TypeAlias = Any
 
 
-class _Traced(sp.Symbol):
+class _Traced(sp.Symbol):  # type: ignore[misc]
     """A symbol that a rule may compute with but neither branch on nor call; replaced by a plain symbol after tracing."""
 
     __slots__ = ()
@@ -113,8 +114,10 @@ class Trace:
         return "\n".join(lines)
 
 
-def _restore_trace(*args: Any) -> Trace:
-    return Trace(*args[:3], MappingProxyType(args[3]), *args[4:])
+def _restore_trace(
+    parameter: sp.Symbol, queries: tuple[Query, ...], states: tuple[State, ...], hyper: dict[str, sp.Symbol], t: Any, updates: Any
+) -> Trace:
+    return Trace(parameter, queries, states, MappingProxyType(hyper), t, updates)
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import sympy as sp
 from sympy import QQ
+from sympy.polys.matrices import DomainMatrix
 
 from quasistatic.algebra import gramian
 from quasistatic.algebra.equations import group_inverse, lyapunov, solve, spectral_projector, stein
 from quasistatic.algebra.field import Field, is_zero, normal
 from quasistatic.errors import AlgebraError
-from sympy.polys.matrices import DomainMatrix
 
 x, y, t = sp.symbols("x y t", real=True)
 h = sp.Function("h", real=True, positive=True)

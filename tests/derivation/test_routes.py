@@ -190,9 +190,9 @@ def test_lookahead_holds_the_parameter_in_its_memory():
         return (fast + new) / 2, new
 
     law = qs.derive(lookahead)
-    A, b = (np.array(m.subs({"eta": 0.1}).subs({k: 0.1 for k in m.free_symbols}).tolist(), dtype=float) for m in (law.linear.A, law.linear.b))
+    A, b = (np.array(m.subs({"eta": 0.1}).subs(dict.fromkeys(m.free_symbols, 0.1)).tolist(), dtype=float) for m in (law.linear.A, law.linear.b))
     kicked = np.linalg.matrix_power(A, 4000) @ b
-    assert float(law.gain.subs({k: 0.1 for k in law.gain.free_symbols})) == pytest.approx(-kicked[0, 0], rel=1e-9)
+    assert float(law.gain.subs(dict.fromkeys(law.gain.free_symbols, 0.1))) == pytest.approx(-kicked[0, 0], rel=1e-9)
 
 
 def test_no_potential_for_a_generic_constant_noise():
@@ -217,7 +217,7 @@ def test_potential_and_its_metric(make):
     problem = make()
     slow = qs.derive(qs.zoo.heavy_ball, problem)
     psi = slow.regularizer()
-    at = {slow.symbols["eta"]: 0.02, slow.symbols["mu"]: 0.7} | {c: 0.3 for c in problem.constants}
+    at = {slow.symbols["eta"]: 0.02, slow.symbols["mu"]: 0.7} | dict.fromkeys(problem.constants, 0.3)
     at |= {c: 0.4 + 0.3 * i for i, c in enumerate(slow.coordinates)}
     drift = sp.Matrix(slow.drift - slow.terms.ito).subs(at)
     gradient = sp.Matrix([psi.diff(c) for c in slow.coordinates]).subs(at)

@@ -69,23 +69,25 @@ def _quasistatic(
 
 def list_zoo() -> None:
     """List the ready-made update rules and problems."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     from quasistatic import zoo
 
-    rules = Table("name", "hyperparameters", "", title="update rules", title_justify="left")
+    rules = Table("rule", "hyperparameters", "", box=SIMPLE_HEAD)
     for name, rule in zoo.RULES.items():
         listed = ", ".join(f"{n}={rule.fixed[n]}" if n in rule.fixed else n for n in rule.trace.hyperparameters)
         rules.add_row(name, listed, rule.doc.strip().partition("\n")[0])
-    problems = Table("name", "loss", "minima", "noise", title="problems", title_justify="left")
+    problems = Table("problem", "loss", "minima", "noise", box=SIMPLE_HEAD)
     for name, make in zoo.PROBLEMS.items():
         problem = make()
         minima = ", ".join(f"{k} = {v}" for k, v in problem.minima.items())
         problems.add_row(name, str(problem.loss), minima, str(problem.require_noise()))
     # square brackets are no markup here; without a terminal, lines are not broken at 80 columns
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(rules, problems, sep="\n\n")
+    console.print(rules)
+    console.print(problems)
 
 
 def derive(
@@ -143,10 +145,12 @@ def derive(
                 "--set and --start give numbers to the validation: add --validate. --fix K=V puts a number into the derivation."
             )
         the_rule = _fixed(load_rule(rule), fix or (), free or ())
-        the_problem, law = _problem(problem, loss, minima, coordinates, parameters, noise), None
+        the_problem = _problem(problem, loss, minima, coordinates, parameters, noise)
         if the_problem is None:
-            law, the_problem = _law(the_rule, time), _zoo_problem(EXAMPLE_PROBLEM, noise)
-        slow = _derive(the_rule, the_problem, time)
+            slow = _on_example(the_rule, time, noise)
+            law = _law(slow)
+        else:
+            law, slow = None, _derive(the_rule, the_problem, time)
         if leading:
             law, slow = law and law.leading(leading), slow.leading(leading)
         options: dict[str, Any] = {}
@@ -215,18 +219,19 @@ def _derive(rule: Rule, problem: Problem, time: str) -> SlowDynamics:
     return derive_slow(rule, problem, time=time)
 
 
-def _law(rule: Rule, time: str) -> Law | None:
-    """The law for any loss, or None for a rule that has none: its slow dynamics are shown all the same."""
+def _law(slow: SlowDynamics) -> Law | None:
+    """The law of the same rule for any loss; None for a rule that is no linear filter, which has none."""
     from quasistatic.dynamics import derive as derive_law
 
-    if time not in ("iteration", "continuous"):
-        raise RuleError(f'--time {time}: it is "iteration" or "continuous".{suggestion(time, ("iteration", "continuous"))}')
+    return None if slow.linear is None else derive_law(slow.rule, time=slow.time_kind)
+
+
+def _on_example(rule: Rule, time: str, noise: str) -> SlowDynamics:
+    """The slow dynamics on the example problem, whose symbols the rule may not use."""
     try:
-        return derive_law(rule, time=time)
-    except RuleError:
-        if time == "continuous":  # the same error, such as a missing scaling, would come again
-            raise
-        return None
+        return _derive(rule, _zoo_problem(EXAMPLE_PROBLEM, noise), time)
+    except HyperparameterError as error:
+        raise HyperparameterError(f"{error} Or give another problem than the example: --problem, or --loss and --minima.") from None
 
 
 def _validate(slow: SlowDynamics, plot: Path | None, options: dict[str, Any]) -> None:

@@ -213,20 +213,12 @@ def _part(progress: Progress | None, offset: int, total: int) -> Progress | None
 
 def equilibrium_states(result: SlowResult, flow: Flow, u0: Array, trajectories: int, seed: int, strength: float = 1.0) -> Array:
     """States (N, n) at the manifold point u0 with the fast part drawn from its equilibrium (normal, a stream of its own)."""
-    rest = _at_rest(result, flow.values, u0)
+    rest = result.rest(flow.values, {c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)})
     covariance = strength * flow.covariance(u0)
     weights, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     factor = vectors * np.sqrt(np.clip(weights, 0, None))
     normals = np.random.default_rng([seed, 1]).standard_normal((trajectories, len(rest)))
     return np.asarray(rest + normals @ factor.T, dtype=np.float64)
-
-
-def _at_rest(result: SlowResult, values: Mapping[str, float], u0: Array) -> Array:
-    numbers = {**values, **{c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}}
-    z = when.numbers(list(result.problem.chart.embedding), numbers)
-    if result.linear is None:
-        return np.concatenate([z, np.zeros(len(result.state) - len(z))])
-    return np.concatenate([f * z for f in when.numbers(list(result.linear.fixed), numbers)])
 
 
 def _simulate(
@@ -406,8 +398,6 @@ def _variance(sample: Array) -> tuple[float, float]:
 
 def measure(result: SlowResult, flow: Flow, values: Mapping[str, float], here: Mapping[str, float]) -> dict[str, float]:
     """What the theory neglects at a point, as numbers that should be small against 1."""
-    if result.linear is None:
-        return {}
     u = np.array([here[c.name] for c in result.coordinates])
     dt = _time_step(result, flow)
     jacobian = []

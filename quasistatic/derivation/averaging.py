@@ -38,8 +38,8 @@ class AveragedMap:
         F''[M] for a matrix M of expressions in u, (n, 1).
     displacement:
         F(s) - s on the manifold: the small force, (n, 1).
-    memory_tangent:
-        d s*/d u, (n, k): the manifold of fixed points in the state space.
+    rest:
+        s*(u), the resting state above a point of the manifold, (n, 1).
     continuous, dt:
         Whether it is an SDE, and the time of one iteration.
     """
@@ -49,7 +49,7 @@ class AveragedMap:
     B: sp.Matrix
     second: Callable[[sp.Matrix], sp.Matrix]
     displacement: sp.Matrix
-    memory_tangent: sp.Matrix
+    rest: sp.Matrix
     continuous: bool = False
     dt: sp.Expr = sp.Integer(1)
 
@@ -72,8 +72,8 @@ def linear_map(linear: LinearRule, problem: Problem) -> AveragedMap:
 
     z = sp.Matrix(chart.embedding)
     moved = sp.kronecker_product(sp.Matrix(linear.force), z) + sp.kronecker_product(sp.Matrix(linear.shift), sp.ones(d, 1))
-    tangent = sp.kronecker_product(sp.Matrix(linear.fixed), sp.Matrix(chart.tangent))
-    return AveragedMap(state_symbols(linear.rule, problem), J, B, second, moved, tangent, linear.continuous, linear.dt)
+    rest = sp.kronecker_product(sp.Matrix(linear.fixed), z)
+    return AveragedMap(state_symbols(linear.rule, problem), J, B, second, moved, rest, linear.continuous, linear.dt)
 
 
 def third_derivatives(problem: Problem) -> list[sp.Matrix]:
@@ -110,11 +110,10 @@ def general_map(rule: Rule, problem: Problem) -> AveragedMap:
         return sp.Matrix([sum((h * m for h, m in zip(H, M, strict=True) if h != 0 and m != 0), start=sp.Integer(0)) for H in hessians])
 
     at_rest = sp.Matrix([on_manifold[s] for s in state])
-    tangent = at_rest.jacobian(sp.Matrix(problem.chart.coordinates))
     displacement = restrict(F) - at_rest
     if len(displacement) != d * (1 + len(rule.trace.states)):
         raise RuleError(f"{rule.name}: the averaged map has the wrong size")  # pragma: no cover
-    return AveragedMap(state, J, B, second, displacement, tangent)
+    return AveragedMap(state, J, B, second, displacement, at_rest)
 
 
 def _expand_means(rule: Rule, problem: Problem, updates: list[sp.Expr], state: tuple[sp.Symbol, ...], gradients: list[sp.Symbol]) -> sp.Matrix:

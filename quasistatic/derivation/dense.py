@@ -39,7 +39,7 @@ class Dense:
         chart = self.problem.chart
         second = self.averaged.second(sp.ones(len(self.averaged.state), len(self.averaged.state)))
         everything: list[sp.Expr] = []
-        for m in (self.averaged.J, self.averaged.B, self.averaged.displacement, self.averaged.memory_tangent, self.problem.covariance, second):
+        for m in (self.averaged.J, self.averaged.B, self.averaged.displacement, self.problem.covariance, second):
             everything.extend(self._put(m))
         everything.extend(self._put(chart.embedding))
         for row in self._d2phi:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
+import numpy as np
 import sympy as sp
 
 from quasistatic.derivation import conditions as when
@@ -18,7 +19,7 @@ from quasistatic.derivation.kernel import Filter, make_filter
 from quasistatic.derivation.law import hyperparameter, make_linear
 from quasistatic.derivation.reduction import Order, Reduction, Terms, combine
 from quasistatic.derivation.structure import LinearRule
-from quasistatic.errors import HyperparameterError, RuleError
+from quasistatic.errors import HyperparameterError, RuleError, UnstableError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
@@ -225,16 +226,35 @@ class SlowResult:
             Coordinates by name; without it only what holds at every point is checked.
         """
         if self.linear is None:
+            if point is not None:
+                self._require_settling({**values, **point})
             return
         law = make_filter(self.linear)
         found = [] if point is None else when.curvatures(self.problem, {**values, **point}).tolist()
         where = ", ".join(f"{k}={v:.6g}" for k, v in (point or {}).items())
         when.require_stable(law, self.conditions, values, found, where)
 
+    def _fast_modes(self, here: Mapping[str, float]) -> Any:
+        """Eigenvalues of the averaged map's Jacobian at a point without those of the manifold; general rules."""
+        n = len(self.state)
+        J = when.numbers(list(self.averaged_map.J), here).reshape(n, n)
+        eigenvalues = np.linalg.eigvals(J)
+        return eigenvalues[np.argsort(np.abs(eigenvalues - 1))[len(self.coordinates) :]]
+
+    def _require_settling(self, here: Mapping[str, float]) -> None:
+        worst = max(self._fast_modes(here), key=abs, default=0.0)
+        if abs(worst) >= 1:
+            shown = ", ".join(f"{k}={v:.6g}" for k, v in here.items())
+            raise UnstableError(f"unstable: the fast mode with eigenvalue {worst:.4g} does not decay for {shown}; all must be below 1 in size.")
+
+    def rest(self, values: Mapping[str, float], point: Mapping[str, float]) -> Any:
+        """The resting state (n,) above a point of the manifold, as numbers."""
+        return when.numbers(list(self.averaged_map.rest), {**values, **point})
+
     def fast_rate(self, values: Mapping[str, float], point: Mapping[str, float]) -> float:
         """1 - spectral radius of the fast subspace at a point, per iteration."""
         if self.linear is None:
-            raise RuleError(f"{self.rule.name} is not a linear filter; its fast rate is not computed.")
+            return float(1 - max(abs(self._fast_modes({**values, **point}))))
         found = when.curvatures(self.problem, {**values, **point}).tolist()
         return when.fast_rate(make_filter(self.linear), found, values)
 

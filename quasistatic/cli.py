@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from quasistatic.errors import (
     HyperparameterError,
@@ -123,10 +123,10 @@ def derive(
         ),
     ] = None,
     start: Annotated[list[str] | None, typer.Option(metavar="X=V", help="Where the validation starts; repeatable.")] = None,
-    steps: Annotated[int, typer.Option(help="Iterations of the validation.")] = STEPS,
-    trajectories: Annotated[int, typer.Option(help="Trajectories of the validation.")] = TRAJECTORIES,
-    seed: Annotated[int, typer.Option(help="Seed of the validation.")] = 0,
-    threads: Annotated[int, typer.Option(help="Threads of the simulation; they do not change the numbers.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Iterations of the validation.")] = STEPS,
+    trajectories: Annotated[int, typer.Option(min=2, help="Trajectories of the validation.")] = TRAJECTORIES,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the validation.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the simulation; they do not change the numbers.")] = 1,
     extrapolate: Annotated[
         bool, typer.Option("--extrapolate", help="Validate in the limit of weak noise (three times the steps).")
     ] = False,
@@ -153,16 +153,14 @@ def derive(
             law, slow = None, _derive(the_rule, the_problem, time)
         if leading:
             law, slow = law and law.leading(leading), slow.leading(leading)
-        options: dict[str, Any] = {}
-        if validate:
-            options = _numbers(slow, values or (), start or ())
-            options |= {"steps": steps, "trajectories": trajectories, "seed": seed, "threads": threads, "extrapolate": extrapolate}
+        numbers = _numbers(slow, values or (), start or ()) if validate else None
         print("\n\n".join(str(result) for result in (law, slow) if result is not None))
         if latex is not None:
             slow.to_latex(latex)
             print(f"\nwrote {latex}")
-        if validate:
-            _validate(slow, plot, options)
+        if numbers is not None:
+            options = {"steps": steps, "trajectories": trajectories, "seed": seed, "threads": threads, "extrapolate": extrapolate}
+            _validate(slow, numbers, plot, options)
 
 
 # -- what the commands are made of -------------------------------------------------------------------------------------
@@ -234,13 +232,20 @@ def _on_example(rule: Rule, time: str, noise: str) -> SlowDynamics:
         raise HyperparameterError(f"{error} Or give another problem than the example: --problem, or --loss and --minima.") from None
 
 
-def _validate(slow: SlowDynamics, plot: Path | None, options: dict[str, Any]) -> None:
-    numbers = {n: v for n, v in options.items() if n not in ("start", "examples")}
-    if options["examples"]:
-        print(f"\nexample values, --set and --start change them: {options['examples']}")
+class _Numbers(NamedTuple):
+    """Numbers of a validation; ``examples`` are those that the user did not give, in words."""
+
+    values: dict[str, Any]
+    start: dict[str, Any]
+    examples: str
+
+
+def _validate(slow: SlowDynamics, numbers: _Numbers, plot: Path | None, options: dict[str, Any]) -> None:
+    if numbers.examples:
+        print(f"\nexample values, which --set and --start change: {numbers.examples}")
     print(flush=True)
     with _progress_bar() as progress:
-        report = slow.validate(options["start"], progress=progress, **numbers)
+        report = slow.validate(numbers.start, progress=progress, **options, **numbers.values)
     print(report)
     if plot is not None:
         report.plot(plot)
@@ -266,12 +271,14 @@ def _progress_bar() -> Iterator[Callable[[int, int], None] | None]:
         yield lambda done, total: bar.update(task, description="simulating", completed=done, total=total)
 
 
-def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> dict[str, Any]:
-    """Arguments of ``validate``: what --set and --start say, and the examples of rule and problem for the rest."""
+def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> _Numbers:
+    """What --set and --start say, and the examples of rule and problem for the rest."""
     rule, problem = slow.rule, slow.problem
     names = [*rule.hyperparameters, *(c.name for c in problem.constants)]
     points = [c.name for c in slow.coordinates]
-    values = _assigned("--set", given, names, HyperparameterError, {n: f"{rule.name} fixes {n}; use --fix {n}=..." for n in rule.fixed})
+    values = _assigned(
+        "--set", given, names, HyperparameterError, {n: f"{rule.name} fixes {n}; --fix {n}=... changes it" for n in rule.fixed}
+    )
     where = _assigned("--start", start, points, StartError, {})
     examples = {**problem.examples, **rule.examples}
     used = {n: examples[n] for n in (*names, *points) if n not in values and n not in where and n in examples}
@@ -279,13 +286,10 @@ def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> 
         missing = [n for n in listed if n not in values and n not in where and n not in used]
         if missing:
             error = HyperparameterError if flag == "--set" else StartError
-            raise error(f"the validation has no value for {', '.join(missing)}: add {' '.join(f'{flag} {n}=...' for n in missing)}.")
+            raise error(f"the validation has no value for {', '.join(missing)}: add {' '.join(f'{flag} {n}=...' for n in missing)}")
     chosen = {**used, **values, **where}
-    return {
-        "start": {n: chosen[n] for n in points},
-        "examples": ", ".join(f"{n}={v:g}" for n, v in used.items()),
-        **{n: chosen[n] for n in names},
-    }
+    examples_used = ", ".join(f"{n}={v:g}" for n, v in used.items())
+    return _Numbers({n: chosen[n] for n in names}, {n: chosen[n] for n in points}, examples_used)
 
 
 def _assigned(
@@ -423,10 +427,11 @@ def _execute(file: Path) -> dict[str, Any]:
 
     if not file.is_file():
         raise QuasistaticError(f"there is no file {file}.")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    spec = importlib.util.spec_from_file_location(f"_quasistatic_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
     sys.path.insert(0, str(file.resolve().parent))  # as for a script: it may import its neighbours
     try:
         spec.loader.exec_module(module)

@@ -21,6 +21,10 @@ from quasistatic.symbols import RULE_FUNCTION_NAMES, RULE_FUNCTIONS, exact, posi
 Numbers: TypeAlias = Any
 
 
+#: Options of ``simulate`` and ``validate``, where hyperparameters are keyword arguments too.
+RESERVED = ("rule", "problem", "start", "steps", "trajectories", "seed", "record", "threads", "progress", "extrapolate", "time", "result")
+
+
 class _Traced(sp.Symbol):  # type: ignore[misc]
     """A symbol that a rule may compute with but neither branch on nor call; replaced by a plain symbol after tracing."""
 
@@ -353,6 +357,9 @@ def _signature(f: Callable[..., Any], name: str) -> tuple[list[str], list[str], 
         raise RuleError(f"{name}: the first argument is the parameter and the second its gradient, got ({', '.join(positional[:2])}): {order}.")
     if "t" in positional:
         raise RuleError(f"{name}: t is the iteration number and keyword-only: {order}.")
+    taken = [k for k in keywords if k in RESERVED]
+    if taken:
+        raise RuleError(f"{name}: the hyperparameter {taken[0]} has the name of an option of simulate and validate; call it something else.")
     if "e" in keywords:
         raise RuleError(f"{name}: e is the small number of a scaling and cannot name a hyperparameter.")
     with_default = [p.name for p in parameters if p.name in positional and p.default is not p.empty]

@@ -232,14 +232,25 @@ class _Writer:
 
     def sum(self, terms: list[sp.Expr], stage: int, carried: str) -> str:
         texts = [carried] if carried else []
-        # positive terms first: a sum that starts with a minus sign costs a negation
+        shared: dict[sp.Expr, list[sp.Expr]] = {}
+        for term in terms:
+            shared.setdefault(abs(term.as_coeff_Mul()[0]) if term.is_Mul else sp.S.One, []).append(term)
+        for size, group in shared.items():
+            if size != 1 and len(group) > 1:  # 2*a*b - 2*c*d is 2*(a*b - c*d)
+                inner = self.sum([t.as_coeff_Mul()[0] / size * t.as_coeff_Mul()[1] for t in group], stage, "")
+                texts.append(f"{'+ ' if texts else ''}{_number(size)!r}*({inner})")
+            else:
+                self.plain_sum(group, stage, texts)
+        return " ".join(texts)
+
+    def plain_sum(self, terms: list[sp.Expr], stage: int, texts: list[str]) -> None:
+        """Append the terms to a sum, positive ones first: a sum that starts with a minus sign costs a negation."""
         for term in sorted(terms, key=lambda a: a.could_extract_minus_sign()):
             negative = term.could_extract_minus_sign() and bool(texts)
             # -x*y and -2*x change their coefficient only; a product of sums would be multiplied out, so it is left alone
             negative = negative and (term.is_Mul and term.args[0].is_Number)
             text = self.text(-term if negative else term, stage)
             texts.append(f"- {self.bracket(-term, text)}" if negative else f"+ {text}" if texts else text)
-        return " ".join(texts)
 
     @staticmethod
     def bracket(e: sp.Expr, text: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import sympy as sp
 
@@ -76,6 +77,16 @@ class StochasticMap:
     def numbers(self) -> tuple[float, ...]:
         """The data's values."""
         return tuple(self.data.values())
+
+    @cached_property
+    def lane_source(self) -> str:
+        """Source that iterates the map on many trajectories, see :func:`lane_source`; emitted once."""
+        return lane_source(self, "one iteration of many trajectories")
+
+    @cached_property
+    def limit_source(self) -> str:
+        """Source that iterates the map to rest, see :func:`limit_source`; emitted once."""
+        return limit_source(self, "the noiseless rule, iterated to rest")
 
 
 def lane_source(step: StochasticMap, title: str) -> str:

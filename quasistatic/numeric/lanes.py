@@ -12,7 +12,7 @@ import numpy.typing as npt
 from quasistatic.errors import SimulationDiverged, StartError
 from quasistatic.numeric import cache
 from quasistatic.numeric.arguments import Array, Progress, seed_number, whole
-from quasistatic.numeric.kernel import LANES, StochasticMap, lane_source
+from quasistatic.numeric.kernel import LANES, StochasticMap
 from quasistatic.numeric.random import streams
 
 #: Wall time in seconds between two looks at Ctrl-C, finiteness and progress.
@@ -37,7 +37,7 @@ class Lanes:
         self.threads = whole(threads, "threads")
         self.step = 0
         self.remedy = "Take a smaller step."
-        self._kernel = cache.load(lane_source(step, "one iteration of many trajectories")).advance
+        self._kernel = cache.load(step.lane_source).advance
         n, r = len(step.variables), len(step.normals)
         blocks = -(-self.trajectories // LANES)
         self._Z: Array = np.zeros((blocks, n + r + r % 2, LANES))

@@ -16,7 +16,6 @@ from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.numeric import cache
 from quasistatic.numeric.arguments import Array, resolve, whole
-from quasistatic.numeric.kernel import limit_source
 from quasistatic.numeric.table import Table
 from quasistatic.numeric.unfold import map_numbers, unfold
 
@@ -67,7 +66,7 @@ class Relaxation:
         self.threads = whole(threads, "threads")
         self._n = len(step.variables)
         self._h = map_numbers(step, numbers)
-        self._kernel = cache.load(limit_source(step, "the noiseless rule, iterated to rest")).settle
+        self._kernel = cache.load(step.limit_source).settle
         self._chart = Table("coordinates", expressions, problem.parameters, problem.constants)
 
     def __call__(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
 import sympy as sp
 
 from quasistatic.errors import ProblemError, RuleError
-from quasistatic.model.noise import CovarianceNoise, Factor, Noise
+from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule
 from quasistatic.numeric.arguments import Array
@@ -74,18 +74,36 @@ class _Unfolding:
         """Assign the gradient of every coordinate for one query."""
         if query is not self.rule.trace.queries[0] or query.point != self.rule.trace.parameter or query.sample != "this step":
             raise RuleError(f"{self.rule.name}: a gradient other than one per iteration at the current parameter is not supported yet.")
-        noise = self.noise() if self.noisy else None
-        for i, p in enumerate(self.problem.parameters):
+        noise = self.strengths(self.problem.require_noise()) if self.noisy else None
+        factor = None if noise is None else self.factor(noise)
+        for i, (p, value) in enumerate(zip(self.problem.parameters, self.gradient(noise, factor), strict=True)):
             g = _symbol(f"{query.name} {p.name}")
-            value = self.problem.gradient[i]
-            if noise is not None:
-                value += sum((c * n for c, n in zip(noise[i, :], self.normals, strict=True) if c != 0), sp.Integer(0))
             self.assignments.append((g, value))
             self.local[i][query.symbol] = g
 
-    def noise(self) -> sp.ImmutableMatrix | None:
+    def gradient(self, noise: Noise | None, factor: sp.ImmutableMatrix | None) -> list[sp.Expr]:
+        """The stochastic gradient, d expressions in the assignments."""
+        plain, d = list(self.problem.gradient), len(self.problem.parameters)
+        if self.problem.residuals is not None:
+            sigma = noise.sigma if factor is not None and isinstance(noise, LabelNoise) else sp.Integer(0)
+            pulls = self.pulls(self.problem.residuals, sigma)
+            plain = [_dot(self.problem.residual_jacobian[:, i], pulls) for i in range(d)]
+            if sigma != 0:  # the noise is in the residuals: one product with J^T instead of two
+                return plain
+        return plain if factor is None else [g + _dot(factor[i, :], self.normals) for i, g in enumerate(plain)]
+
+    def pulls(self, residuals: tuple[sp.Expr, ...], sigma: sp.Expr) -> list[sp.Expr]:
+        """Assign 2 scale (r_j + sigma n_j), the factors of J^T in the gradient."""
+        found: list[sp.Expr] = []
+        for j, r in enumerate(residuals):
+            found.append(_symbol(f"pull {j}"))
+            noisy = r if sigma == 0 else r + sigma * self.normals[j]
+            self.assignments.append((found[-1], sp.Mul(2 * self.problem.scale, noisy, evaluate=False)))
+        return found
+
+    def factor(self, noise: Noise) -> sp.ImmutableMatrix | None:
         """Assign the noise factor; its matrix C (d, r), or None where there is nothing to draw."""
-        factor: Factor = self.strengths(self.problem.require_noise()).factor(self.problem)
+        factor: Factor = noise.factor(self.problem)
         if factor.rank == 0 or factor.matrix.is_zero_matrix:
             return None
         self.assignments += factor.assignments
@@ -137,6 +155,10 @@ class _Unfolding:
             symbol = self.means[e, block] = _symbol(f"mean {len(self.means)}")
             self.assignments.append((symbol, total / len(members)))
         return self.means[e, block]
+
+
+def _dot(coefficients: Iterable[sp.Expr], symbols: Sequence[sp.Expr]) -> sp.Expr:
+    return sp.Add(*(c * s for c, s in zip(coefficients, symbols, strict=True) if c != 0))
 
 
 def _symbol(name: str) -> sp.Symbol:

@@ -16,7 +16,7 @@ from quasistatic.algebra.field import normal
 from quasistatic.derivation.averaging import state_symbols
 from quasistatic.derivation.conditions import Condition
 from quasistatic.derivation.kernel import LAMBDA, LAMBDA_I, LAMBDA_J, Filter, field_expression
-from quasistatic.derivation.law import LawResult
+from quasistatic.derivation.law import BATCH, LawResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.derivation.structure import LinearRule
 from quasistatic.errors import OutputError
@@ -24,7 +24,7 @@ from quasistatic.model.noise import HessianNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.show import notation
-from quasistatic.show.notation import Powers, Word, operations
+from quasistatic.show.notation import Powers, Word, late, operations
 from quasistatic.show.typeset import (
     LINE,
     Equation,
@@ -32,11 +32,12 @@ from quasistatic.show.typeset import (
     Part,
     Sentence,
     code,
-    equation,
+    equations,
     escape,
     matrix_equation,
     matrix_tex,
     pointer,
+    reason_tex,
     signed_terms,
     symbol_tex,
     tex,
@@ -88,7 +89,7 @@ def _plain(text: str) -> Equation:
 
 def _shown(left: str, expression: sp.Expr, names: Names, where: str) -> list[Part]:
     """An equation, or where to find it if it is too long."""
-    return equation(left, expression, names) or [pointer(operations(expression), where)]
+    return equations([(left, expression)], names) or [pointer(left, operations(expression), where)]
 
 
 def _math(expression: object) -> str:
@@ -109,7 +110,9 @@ def _rule_text(rule: Rule) -> str:
 def _update_rows(rule: Rule) -> Equation:
     """The update as it was traced, one row for every variable; long ones broken."""
     rows: list[str] = []
-    for variable, update in zip(rule.trace.variables, rule.updates, strict=True):
+    variables = (*rule.trace.variables, rule.trace.gradient)
+    for variable, given in zip(rule.trace.variables, rule.updates, strict=True):
+        update = late(given, variables)
         expression = update if isinstance(update, sp.Add) or width(tex(update)) < LINE else sp.expand(update)
         found = wrap(tex(variable), signed_terms(expression), relation=r"\leftarrow")
         rows += found.rows if found else [rf"{tex(variable)} &\leftarrow \text{{({operations(update)} operations, see the source below)}}"]
@@ -119,8 +122,8 @@ def _update_rows(rule: Rule) -> Equation:
 def _update(rule: Rule) -> Step:
     z, g = tex(rule.trace.parameter), tex(rule.trace.gradient)
     text = (
-        rf" In every iteration each coordinate ${z}$ of the parameters is updated with its component ${g} = (\nabla f + \xi)$ of the stochastic"
-        r" gradient, $\mathrm{E}\,\xi = 0$, $\operatorname{Cov}\xi = \Sigma$:"
+        rf" Every iteration updates each coordinate ${z}$ of the parameters with its component ${g}$ of the stochastic gradient"
+        r" $\nabla f + \xi$, $\mathrm{E}\,\xi = 0$, $\operatorname{Cov}\xi = \Sigma$:"
     )
     parts: list[Part] = [Sentence(_rule_text(rule) + text), _update_rows(rule)]
     if rule.trace.iteration is not None:
@@ -138,8 +141,8 @@ def _scaling(linear: LinearRule) -> Step:
     assert scaling is not None
     declared = _listed(scaling.values)
     sentence = (
-        rf"Under the declared scaling {declared}, $e \to 0$, and with the time ${_time_tex(linear)}$, the iteration is to leading order the stochastic differential equation"
-        r" (one coordinate; $C C^{\mathsf T} = \Sigma$, $W$ a Wiener process)"
+        rf"Under the declared scaling {declared}, $e \to 0$, and with the time ${_time_tex(linear)}$, the iteration is to leading"
+        r" order the stochastic differential equation (one coordinate; $C C^{\mathsf T} = \Sigma$, $W$ a Wiener process)"
     )
     return Step("Continuous time", (Sentence(sentence), Equation(tuple(_sde_rows(linear)))))
 
@@ -172,6 +175,8 @@ def _term(coefficient: sp.Expr, word: str, plus: bool) -> str:
     if isinstance(size, sp.Add):
         body = rf"\left({body}\right)"
     sign = "- " if negative else "+ " if plus else ""
+    if not word:
+        return sign + tex(size)
     return sign + (word if size == 1 else rf"{body}\, {word}")
 
 
@@ -190,14 +195,15 @@ def _averaged(linear: LinearRule) -> Step:
             body += f" {_term(linear.force[0], states[0], True)}"
         if any(linear.shift):
             body += f" {_term(linear.shift[0], '', True)}"
-        covariance = rf"Q = {tex(linear.b[0] ** 2)}\, \Sigma"
+        covariance = rf"Q &= {tex(linear.b[0] ** 2)}\, \Sigma"
     else:
         body = rf"F(s) &= {matrix_tex(linear.A)} s + {matrix_tex(linear.b)} \partial f{force}"
-        covariance = rf"Q = b\, b^{{\mathsf T}} \otimes \Sigma,\quad b = {matrix_tex(linear.b.T)}^{{\mathsf T}}"
+        covariance = rf"Q &= {matrix_tex(linear.b * linear.b.T)} \otimes \Sigma"
     parts: list[Part] = [
         Sentence(rf"Averaged over the noise, the state $s = ({tuple_})$ of one coordinate moves by the map"),
         _plain(body),
-        Sentence(rf"with $\partial f$ the coordinate's component of $\nabla f$, and one step has the covariance ${covariance}$."),
+        Sentence(r"with $\partial f$ the coordinate's component of $\nabla f$, and one step has the covariance"),
+        _plain(covariance),
     ]
     if linear.bases:
         vanish = ", ".join(f"${tex(b)}^t$" for b in linear.bases)
@@ -237,7 +243,7 @@ def _basis_free(law: LawResult) -> list[Part]:
     found = wrap("", terms, relation=r"\phantom{=}")
     other = wrap("", rest)
     if found is None or other is None or sum(map(len, (*found.rows, *other.rows))) > 2600:
-        return [pointer(operations(law.matrix_equation), "law.matrix_equation")]
+        return [pointer(r"\sum_{a,b} d_{ab} H^a V H^b - n_{ab} H^a \Sigma H^b", operations(law.matrix_equation), "law.matrix_equation")]
     return [Equation((*found.rows, *other.rows))]
 
 
@@ -305,9 +311,11 @@ def _setting(problem: Problem) -> Step:
     parts += _shown("f", problem.loss, names, "problem.loss")
     minima = Equation(tuple(f"{tex(k)} &= {tex(v)}" for k, v in problem.minima.items()))
     parts += [Sentence(rf"Its minima form a manifold of dimension {chart.dimension}, with coordinates $({coordinates})$:"), minima]
-    kind = r" $= " + tex(problem.noise.alpha) + r"\,\nabla^2 f$" if isinstance(problem.noise, HessianNoise) else ""
-    parts.append(Sentence(rf"On it the gradient noise has the covariance $\Sigma${kind},"))
-    parts += _matrix(r"\Sigma", sp.Matrix(problem.covariance), problem.parameters, names, "problem.covariance")
+    parts.append(Sentence("On it the gradient noise has the covariance"))
+    if isinstance(problem.noise, HessianNoise):
+        parts.append(_plain(rf"\Sigma &= {_term(problem.noise.alpha, r'H', False)}, \qquad H = \nabla^2 f"))
+    else:
+        parts += _matrix(r"\Sigma", sp.Matrix(problem.covariance), problem.parameters, names, "problem.covariance")
     return Step("Setting", tuple(parts))
 
 
@@ -320,20 +328,14 @@ def _matrix(left: str, matrix: sp.MatrixBase, labels: Sequence[sp.Symbol], names
     small = matrix_equation(left, matrix) if max(matrix.shape) <= LARGEST_MATRIX else None
     if small is not None:
         return small
-    return (_entries(left, matrix, labels, names) if symmetric else None) or [pointer(operations(matrix), where)]
+    return (_entries(left, matrix, labels, names) if symmetric else None) or [pointer(left, operations(matrix), where)]
 
 
 def _entries(left: str, matrix: sp.MatrixBase, labels: Sequence[sp.Symbol], names: Names) -> list[Part] | None:
     nonzero = notation.entries(matrix, labels)
     if len(nonzero) > MOST_ENTRIES:
         return None
-    parts: list[Part] = []
-    for a, b, value in nonzero:
-        shown = equation(f"{left}_{{{tex(a)}, {tex(b)}}}", value, names)
-        if shown is None:
-            return None
-        parts += shown
-    return parts
+    return equations([(f"{left}_{{{tex(a)}, {tex(b)}}}", value) for a, b, value in nonzero], names)
 
 
 def _linearisation(result: SlowResult, names: Names) -> Step:
@@ -363,24 +365,36 @@ def _jacobian(result: SlowResult, names: Names) -> list[Part]:
 
 def _projector(result: SlowResult, linear: LinearRule, names: Names) -> list[Part]:
     """Jacobian, slow projector and gain of a linear filter."""
-    if linear.continuous:
-        whole = r"$\mathrm{d}s = -A s\,\mathrm{d}t + \dots$"
-        text = rf"Near the manifold the whole state obeys {whole}; $A$ vanishes on the slow directions."
-    else:
-        whole = r"b\, e_1^{\mathsf T} \otimes H" if linear.A.rows > 1 else _term(linear.b[0], "H", False)
-        first = r"A \otimes I" if linear.A.rows > 1 else "I"
-        joined = f"{first} {whole}" if whole.startswith("-") else f"{first} + {whole}"
-        matrix = r" ($A$, $b$ of the averaged map)" if linear.A.rows > 1 else ""
-        text = rf"One averaged step has the Jacobian $J = {joined}${matrix}, with eigenvalue 1 along the manifold."
-    parts: list[Part] = [Sentence(text)]
+    parts = _state_matrix(linear)
     if linear.A.rows > 1:
-        row = sp.Matrix(linear.left.T)
-        lands = rf"\ell &= {matrix_tex(row)}^{{\mathsf T}}"
-        parts += [Sentence("A kick to the state of one coordinate ends up, multiplied by its left eigenvector"), _plain(lands)]
-        parts.append(Sentence("in the parameter, so a unit gradient kick displaces a flat direction in the end by minus the gain"))
+        lands = rf"\ell &= {matrix_tex(sp.Matrix(linear.left.T))}^{{\mathsf T}}"
+        text = (
+            r"A kick $\delta s$ to one coordinate's state displaces its parameter, along the manifold and in the end, by"
+            r" $\ell^{\mathsf T} \delta s$ with"
+        )
+        parts += [Sentence(text), _plain(lands), Sentence("so a unit gradient kick displaces it by minus the gain")]
     else:
-        parts.append(Sentence("A unit gradient kick displaces a flat direction by minus the gain"))
+        parts.append(Sentence("A unit gradient kick displaces a point along the manifold by minus the gain"))
     return [*parts, *_shown(r"\gamma", result.gain, names, "slow.gain")]
+
+
+def _state_matrix(linear: LinearRule) -> list[Part]:
+    """J of the map, or A of the SDE, on the whole state."""
+    sign = sp.Integer(-1) / linear.dt if linear.continuous else sp.Integer(1)
+    first, kick = ((sign * m).applyfunc(normal) for m in (sp.Matrix(linear.A), sp.Matrix(linear.b)))
+    if linear.A.rows == 1:
+        lead = "" if linear.continuous else "I"
+        body = f"{lead} {_term(kick[0], 'H', bool(lead))}"
+    else:
+        body = rf"{matrix_tex(first)} \otimes I + {matrix_tex(kick)} e_1^{{\mathsf T}} \otimes H"
+    if linear.continuous:
+        text = (
+            r"Near the manifold the whole state obeys $\mathrm{d}s = -A s\,\mathrm{d}t + \text{noise}$, where $A$ vanishes on the slow"
+            " directions:"
+        )
+        return [Sentence(text), _plain(f"A &= {body}")]
+    step = Sentence("One averaged step of the whole state has the Jacobian")
+    return [step, _plain(f"J &= {body}"), Sentence("with eigenvalue 1 along the manifold.")]
 
 
 def _equilibrium(result: SlowResult, names: Names) -> Step:
@@ -407,16 +421,12 @@ def _memories(result: SlowResult, names: Names) -> list[Part]:
     rest = [e for e in notation.entries(result.covariance, range(len(labels))) if e[1] >= d]
     if not rest:
         return []
-    trial = names.copy()
-    parts: list[Part] = []
-    for i, j, value in rest:
-        shown = equation(f"V_{{{tex(labels[i])}, {tex(labels[j])}}}", value, trial) if len(rest) <= MOST_ENTRIES else None
-        if shown is None:
-            count = operations(result.covariance)
-            return [Sentence(f"The covariance with the memories, {count} operations, is {code('slow.covariance')}.")]
-        parts += shown
-    names.known = trial.known
-    return [Sentence("and, with the memories,"), *parts]
+    pairs = [(f"V_{{{tex(labels[i])}, {tex(labels[j])}}}", value) for i, j, value in rest]
+    shown = equations(pairs, names) if len(rest) <= MOST_ENTRIES else None
+    if shown is None:
+        count = operations(result.covariance)
+        return [Sentence(f"The covariance with the memories has {count} operations and is {code('slow.covariance')}.")]
+    return [Sentence("and, with the memories,"), *shown]
 
 
 TERMS = {
@@ -433,70 +443,67 @@ def _rate(result: SlowResult, u: sp.Symbol) -> str:
     return rf"\mathrm{{E}}[\Delta {tex(u)}]"
 
 
+def _unit(result: SlowResult) -> str:
+    return "unit of time" if result.linear is not None and result.linear.continuous else "iteration"
+
+
 def _drift(result: SlowResult, names: Names) -> Step:
-    unit = "time" if result.linear is not None and result.linear.continuous else "iteration"
     parts: list[Part] = [Sentence(_drift_text(result))]
     present = [name for name in TERMS if any(x != 0 for x in getattr(result.terms, name))]
     if len(present) > 1:
         for name in present:
             parts.append(Sentence(f"{TERMS[name]} is"))
-            parts += _components(result, getattr(result.terms, name), rf"_{{\text{{{escape(name)}}}}}", names, f"slow.terms.{name}")
-        parts.append(Sentence(f"and the drift, per unit of {unit}," if unit == "time" else "and the drift, per iteration,"))
+            parts += _components(result, getattr(result.terms, name), rf"_{{\text{{{name}}}}}", names, f"slow.terms.{name}")
+        parts.append(Sentence(f"and the drift is, per {_unit(result)},"))
     else:
-        only = TERMS[present[0]].lower() if present else "nothing"
-        parts.append(Sentence(f"Here only one term is present, {only}: per " + ("unit of time" if unit == "time" else "iteration") + " the drift is"))
+        only = f"is one term, {TERMS[present[0]][:1].lower()}{TERMS[present[0]][1:]}" if present else "vanishes"
+        parts.append(Sentence(f"Here it {only}; per {_unit(result)},"))
     return Step("Drift along the manifold", (*parts, *_components(result, result.drift, "", names, "slow.drift")))
 
 
 def _drift_text(result: SlowResult) -> str:
     if result.linear is None:
         return (
-            r"The drift is $P\left(\tfrac12 F''[V_s] + F''[Q_{\mathrm{tf}} A^{\# \mathsf T}]\right) + \tfrac12 A^{\#} F''[Q_{\mathrm{tt}}]$, pulled back"
-            r" to the coordinates, with $P$ the projector on the manifold and $A^{\#}$ the group inverse of $A = I - J$."
+            r"The drift is $P\left(\tfrac12 F''[V_s] + F''[Q_{\mathrm{tf}} A^{\# \mathsf T}]\right) + \tfrac12 A^{\#}"
+            r" F''[Q_{\mathrm{tt}}]$, pulled back to the coordinates, with $P$ the projector on the manifold and $A^{\#}$ the group inverse of $A = I - J$."
         )
-    per = r"/\mathrm{d}t" if result.linear.continuous else ""
-    geometry = result.geometry
-    ito = r" - \tfrac12 G^{-1} T^{\mathsf T} \varphi''[D]" if geometry.has_tangent_noise else ""
-    meaning = r", $\varphi$ the point with coordinates $u$, $T = \partial\varphi/\partial u$, $G = T^{\mathsf T} T$"
-    meaning += r", $D$ the diffusion" if ito else ""
-    dt = rf"\frac{{\gamma}}{{2\,{tex(result.linear.dt)}}}" if per else r"\frac{\gamma}{2}"
+    linear, noisy = result.linear, result.geometry.has_tangent_noise
+    gain = rf"\frac{{\gamma}}{{2\,{tex(linear.dt)}}}" if linear.continuous else r"\frac{\gamma}{2}"
+    ito = r" - \tfrac12 G^{-1} T^{\mathsf T} \varphi''[D]" if noisy else ""
+    force = " and the small force" if linear.has_force else ""
+    diffusion = ", $D$ is the diffusion below" if noisy else ""
     return (
-        rf"In coordinates $u$ the drift is $-{dt}\, G^{{-1}} \langle \partial_u H, V \rangle{ito}${'' if not result.linear.has_force else ' and the small force'}"
-        rf"{meaning}; inner products are $\langle A, B \rangle = \operatorname{{tr}}(A^{{\mathsf T}} B)$."
+        rf"In coordinates $u$ of the manifold the drift is $-{gain}\, G^{{-1}} \langle \partial_u H, V \rangle{ito}${force}."
+        rf" Here $\varphi(u)$ is the point with coordinates $u$, $T = \partial\varphi/\partial u$, $G = T^{{\mathsf T}} T${diffusion}, and $\langle A, B \rangle ="
+        r" \operatorname{tr}(A^{\mathsf T} B)$."
     )
 
 
 def _components(result: SlowResult, vector: sp.MatrixBase, mark: str, names: Names, where: str) -> list[Part]:
-    parts: list[Part] = []
-    for u, value in zip(result.coordinates, vector, strict=True):
-        parts += _shown(_rate(result, u) + mark, value, names, where)
-    return parts
+    pairs = [(_rate(result, u) + mark, value) for u, value in zip(result.coordinates, vector, strict=True)]
+    shown = equations(pairs, names)
+    return shown or [part for left, value in pairs for part in _shown(left, value, names, where)]
 
 
 def _diffusion(result: SlowResult, names: Names) -> Step:
-    unit = "unit of time" if result.linear is not None and result.linear.continuous else "iteration"
-    text = rf"The noise along the manifold moves the coordinates with the covariance, per {unit}, $D = \gamma^2 G^{{-1}} T^{{\mathsf T}} \Sigma T G^{{-1}}$,"
-    if result.linear is None:
-        text = rf"The noise along the manifold moves the coordinates with the covariance, per {unit},"
-    elif result.linear.continuous:
-        text = text.replace(r"\gamma^2", rf"\frac{{\gamma^2}}{{{tex(result.linear.dt)}}}")
-    return Step("Diffusion along the manifold", (Sentence(text), *_matrix("D", sp.Matrix(result.diffusion), result.coordinates, names, "slow.diffusion")))
+    text = f"The noise along the manifold moves the coordinates with the covariance, per {_unit(result)},"
+    if result.linear is not None:
+        front = rf"\frac{{\gamma^2}}{{{tex(result.linear.dt)}}}" if result.linear.continuous else r"\gamma^2"
+        text += rf" $D = {front}\, G^{{-1}} T^{{\mathsf T}} \Sigma T G^{{-1}}$:"
+    matrix = _matrix("D", sp.Matrix(result.diffusion), result.coordinates, names, "slow.diffusion")
+    return Step("Diffusion along the manifold", (Sentence(text), *matrix))
 
 
 def _potential(result: SlowResult, names: Names) -> Step:
     found = notation.potential_or_reason(result)
     if isinstance(found, str):
-        return Step("Potential", (Sentence(f"No formula: {code(_short(found))}"),))
+        return Step("Potential", (Sentence(f"There is no formula for it: {reason_tex(found)}"),))
     symbols = ", ".join(map(tex, result.coordinates))
     ito = r" without its It\^o term" if any(x != 0 for x in result.terms.ito) else ""
     text = rf"The drift{ito} is $-M^{{-1}}\, \partial \Psi / \partial u$, with the metric"
     metric = _matrix("M", sp.Matrix(result.metric), result.coordinates, names, "slow.metric")
     shown = _shown(rf"\Psi({symbols})", found, names, "slow.regularizer()")
     return Step("What is minimised on the way", (Sentence(text), *metric, Sentence("and the potential"), *shown))
-
-
-def _short(text: str, most: int = 400) -> str:
-    return text if len(text) <= most else text[: most // 2] + " [...] " + text[-most // 2 :]
 
 
 @inline.register
@@ -560,7 +567,10 @@ def _transfer(result: LawResult, names: Names) -> Step:
     ]
     roots = "in the left half plane" if result.linear.continuous else "inside the unit circle"
     parts.append(
-        Sentence(rf"In a direction of curvature $\lambda$ the modes are the roots of ${pole}\, d + \lambda n$; stability means that they are {roots}.")
+        Sentence(
+            rf"In a direction of curvature $\lambda$ the modes are the roots of ${pole}\, d + \lambda n$; stability means that they are"
+            f" {roots}."
+        )
     )
     return Step("The rule as a filter", tuple(parts))
 
@@ -579,14 +589,8 @@ def _polynomial(left: str, coefficients: Sequence[sp.Expr], variable: str, names
         if c != 0:
             power = degree - k
             word = "" if power == 0 else variable if power == 1 else f"{variable}^{{{power}}}"
-            terms.append(_term(c, word, bool(terms)) if word else _constant(c, bool(terms)))
-    return [wrap(left, terms) or pointer(operations(*coefficients), "law.filter")]
-
-
-def _constant(value: sp.Expr, plus: bool) -> str:
-    negative = value.could_extract_minus_sign()
-    body = tex(-value if negative else value)
-    return ("- " if negative else "+ " if plus else "") + body
+            terms.append(_term(c, word, bool(terms)))
+    return [wrap(left, terms) or pointer(left, operations(*coefficients), "law.filter")]
 
 
 def _kernel(result: LawResult, names: Names) -> Step:
@@ -602,17 +606,17 @@ def _kernel_parts(result: LawResult, names: Names) -> list[Part]:
     left, right = result.matrix_coefficients
     top, bottom = (_curvature_terms(notation.words(c)) for c in (right, left))
     head = r"K(\lambda_i, \lambda_j)"
-    fraction = rf"\frac{{{' '.join(top)}}}{{{' '.join(bottom)}}}"
+    fraction = rf"\frac{{{' '.join(top)}}}{{{' '.join(bottom)}}}".replace(r"\frac", r"\dfrac")
     if width(fraction) + width(head) + 14 <= LINE:
         return [_plain(f"{head} &= {fraction}")]
     rows = [wrap(r"K_{\mathrm{n}}", top), wrap(r"K_{\mathrm{d}}", bottom)]
     if any(r is None or sum(map(len, r.rows)) > 2600 for r in rows):
-        return [pointer(operations(result.kernel), "law.kernel")]
+        return [pointer(head, operations(result.kernel), "law.kernel")]
     return [_plain(rf"{head} &= \frac{{K_{{\mathrm{{n}}}}}}{{K_{{\mathrm{{d}}}}}}"), Sentence("with"), *(r for r in rows if r is not None)]
 
 
 def _curvature_terms(found: Sequence[Word]) -> list[str]:
-    return [_term(w.coefficient, _curvature_word(w), k > 0) if w.powers != (0, 0) else _constant(w.coefficient, k > 0) for k, w in enumerate(found)]
+    return [_term(w.coefficient, _curvature_word(w), k > 0) for k, w in enumerate(found)]
 
 
 def _curvature_word(word: Word) -> str:
@@ -628,30 +632,46 @@ def _curvature_word(word: Word) -> str:
 
 
 def _factors(result: LawResult, names: Names) -> Step:
-    per = "iteration"
     parts: list[Part] = [Sentence("A unit gradient kick displaces a flat direction in the end by minus the gain")]
     parts += _shown(r"\gamma", result.gain, names, "law.gain")
     found = notation.factors(result)
     if isinstance(found, str):
         return Step("Gain, speed and range", (*parts, Sentence(escape(found))))
     speed, spread = found
-    parts.append(Sentence(rf"With noise $\Sigma / B$ (batch size $B$) the drift per {per} and the covariance are to leading order proportional to"))
+    parts.append(Sentence(r"With noise $\Sigma / B$, $B$ the batch size, the drift per iteration and the covariance are in the leading order proportional to"))
     parts.append(_plain(rf"\text{{speed}} &= {tex(speed)}, \qquad \text{{range}} = {tex(spread)}"))
-    return Step("Gain, speed and range", tuple(parts))
+    return Step("Gain, speed and range", (*parts, *_scaling_rule(result)))
+
+
+def _scaling_rule(result: LawResult) -> list[Part]:
+    """What to change for c times the speed at the same range."""
+    c = sp.Symbol("c", positive=True)
+    if c.name in result.rule.hyperparameters:
+        return []
+    rule = result.scaling_rule(c)
+    ways = " or ".join(", ".join(rf"${tex(k)} \to {tex(_over(v))}$" for k, v in change.items()) for change in rule.changes)
+    text = rf"The same range and $c$ times the speed: $B \to {tex(late(rule.batch, [BATCH]))}$ and a gain of $c\gamma$"
+    return [Sentence(text + (f", by {ways}." if ways else "."))]
+
+
+def _over(value: sp.Expr) -> sp.Expr:
+    """A fraction with the sign inside its numerator."""
+    top, bottom = sp.fraction(value)
+    return sp.expand(top) / bottom
 
 
 def _regularizers(result: LawResult, names: Names) -> Step:
     per = "unit of time" if result.linear.continuous else "iteration"
     parts: list[Part] = [Sentence(rf"With these noises the rule descends $\operatorname{{tr}} \rho(H)$ along the minima, per {per}.")]
-    for noise, covariance in (("hessian", r"\alpha H"), ("isotropic", r"\sigma^2 I$ across the minima, $\Sigma_{\perp} = \sigma^2 I_{\perp}")):
+    labels = {"hessian": r"For $\Sigma = \alpha H$,", "isotropic": r"For noise of variance $\sigma^2$ in all directions across the minima,"}
+    for noise, label in labels.items():
         rho, slope, reason = notation.density_or_reason(result, noise)
-        label = rf"For $\Sigma = {covariance}$:" if noise == "hessian" else r"For noise of variance $\sigma^2$ in every direction across the minima:"
         parts.append(Sentence(label))
         if rho is not None:
             parts += _shown(rf"\rho({tex(LAMBDA)})", rho, names, "law.regularizer()")
         else:
             parts += _shown(rf"\rho'({tex(LAMBDA)})", slope, names, "law.regularizer_density()")
-            parts.append(Sentence(rf"No closed form of $\rho$: {code(_short(reason))}"))
+            parts.append(Sentence(rf"There is no closed form of $\rho$: {reason_tex(reason)}"))
     return Step("What is minimised on the way", tuple(parts))
 
 
@@ -681,13 +701,14 @@ def document(result: SlowResult | LawResult, standalone: bool = True) -> str:
     body = fragment(result)
     if not standalone:
         return body
-    title = rf"\title{{{_title(result)}}}" + "\n\\author{}\n\\date{}\n"
-    return PREAMBLE + title + "\\begin{document}\n\\maketitle\n\n" + body + "\n\\end{document}\n"
+    title = "\\begin{center}\n{\\LARGE " + _title(result) + "}\n\\end{center}\n\n"
+    return PREAMBLE + "\\begin{document}\n" + title + body + "\n\\end{document}\n"
 
 
 def _title(result: SlowResult | LawResult) -> str:
     rule = rf"\texttt{{{escape(result.rule.name)}}}"
     order = "" if result.order.symbol is None else rf", leading order in ${tex(result.order.symbol)}$"
+    order += ", in continuous time" if result.time_kind == "continuous" else ""
     if isinstance(result, LawResult):
         return f"The law of {rule} for any loss{order}"
     name = rf" on \texttt{{{escape(result.problem.name)}}}" if result.problem.name else ""
@@ -707,7 +728,8 @@ def _provenance(result: SlowResult | LawResult) -> str:
     except PackageNotFoundError:  # pragma: no cover
         own = "unknown"
     kind = "traced record" if not result.rule.source else "source"
-    intro = f"Derived by quasistatic {escape(own)} with SymPy {escape(sp.__version__)}; {escape(notation.order_text(result))}. The {kind} of the rule:"
+    versions = f"quasistatic {escape(own)} with SymPy {escape(sp.__version__)}"
+    intro = f"Derived by {versions}; {escape(notation.order_text(result))}. The {kind} of the rule:"
     return f"\\subsection*{{Provenance}}\n{intro}\n{_verbatim(result.rule.text)}"
 
 

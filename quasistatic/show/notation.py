@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,21 @@ def _whole(exponent: sp.Expr) -> int:
 def operations(*expressions: Any) -> int:
     """Number of operations of expressions or matrices."""
     return int(sum(sp.count_ops(e) for e in expressions))
+
+
+class Late(sp.Symbol):  # type: ignore[misc]
+    """A symbol printed behind the others of a product: ``mu*b``, not ``b*mu``."""
+
+    __slots__ = ()
+
+    @classmethod
+    def class_key(cls) -> tuple[int, int, str]:
+        return 2, 1, cls.__name__
+
+
+def late(expression: sp.Expr, symbols: Iterable[sp.Symbol]) -> sp.Expr:
+    """The expression with some symbols printed last in products."""
+    return expression.xreplace({s: Late(s.name, real=True) for s in symbols})
 
 
 # -- names -------------------------------------------------------------------------------------------------------------
@@ -176,6 +191,8 @@ def law_of(result: SlowResult) -> LawResult | None:
 
 def common_factor(matrix: sp.MatrixBase) -> tuple[sp.Expr, sp.MatrixBase]:
     """A matrix as scalar times a matrix of numbers where it is one, else 1 and itself."""
+    if matrix.rows == matrix.cols == 1:
+        return sp.Integer(1), matrix
     pivot = next((x for x in matrix if x != 0), None)
     if pivot is None or operations(matrix) > 600:
         return sp.Integer(1), matrix

@@ -11,7 +11,7 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 from sympy.printing.latex import LatexPrinter
 
-from quasistatic.show.notation import common_factor, name_parts, operations, ordered_terms, plain, primes
+from quasistatic.show.notation import Late, common_factor, name_parts, operations, ordered_terms, plain, primes
 from quasistatic.symbols import GREEK
 
 #: Width of a displayed row in points (A4 paper with 2.5 cm margins, 11 pt, room for the equation number).
@@ -20,6 +20,8 @@ LINE = 405.0
 CAP = 1500
 #: A sum wider than this inside a product gets a name of its own when its equation does not fit a line.
 NAMED = 90.0
+#: Rows of one aligned display, which TeX does not break across pages.
+MOST_ROWS = 16
 
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
@@ -40,7 +42,7 @@ def code(text: str) -> str:
 # -- symbols and expressions -------------------------------------------------------------------------------------------
 
 
-class Named(sp.Symbol):
+class Named(Late):
     """A name given to a part of an equation; printed as a calligraphic P with its number."""
 
     __slots__ = ()
@@ -73,8 +75,10 @@ class Printer(LatexPrinter):  # type: ignore[misc]
     def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
         return symbol_tex(expr.name)
 
+    _print_Late = _print_Symbol
+
     def _print_Named(self, expr: Named) -> str:
-        return rf"\mathcal{{P}}_{{{expr.name}}}"
+        return rf"\mathcal{{P}}_{{{expr.name[1:]}}}"
 
     def _applied(self, head: str, arguments: Iterable[sp.Expr], exponent: Any = None) -> str:
         inner = ", ".join(self._print(a) for a in arguments)
@@ -125,7 +129,9 @@ def signed_terms(expression: sp.Expr) -> list[str]:
 def matrix_tex(matrix: sp.MatrixBase) -> str:
     """LaTeX of a matrix, a common scalar factor in front."""
     factor, rest = common_factor(matrix)
-    rows = r" \\ ".join(" & ".join(_cell(x) for x in rest.row(i)) for i in range(rest.rows))
+    lines = [" & ".join(_cell(x) for x in rest.row(i)) for i in range(rest.rows)]
+    tall = any(r"\frac" in line for line in lines)
+    rows = (r" \\[1.2ex] " if tall else r" \\ ").join(lines)
     front = "" if factor == 1 else tex(factor) + r" "
     return rf"{front}\begin{{pmatrix}} {rows} \end{{pmatrix}}"
 
@@ -277,7 +283,7 @@ class Names:
     def take(self, part: sp.Expr) -> Named:
         """The name of a part."""
         if part not in self.known:
-            self.known[part] = Named(str(len(self.known) + 1), real=True)
+            self.known[part] = Named(f"P{len(self.known) + 1}", real=True)
         return self.known[part]
 
     def fold(self, expression: sp.Expr) -> sp.Expr:
@@ -292,40 +298,46 @@ class Names:
         return self.fold(part)
 
 
-def equation(left: str, expression: sp.Expr, names: Names, line: float = LINE, cap: int = CAP) -> list[Part] | None:
-    """An equation and the definitions of what it abbreviates; None where it is too long for print."""
-    if operations(expression) > cap:
-        return None
+def equations(pairs: Sequence[tuple[str, sp.Expr]], names: Names, line: float = LINE, cap: int = CAP) -> list[Part] | None:
+    """left = expression for every pair, then the definitions of what they abbreviate; None where one is too long for print."""
     trial = names.copy()
-    parts = _equation(left, expression, trial, line)
-    if parts is None:
-        return None
-    for part, name in list(trial.known.items()):
-        if part not in names.known:
-            extra = _definition(part, name, trial, line)
-            if extra is None:
-                return None
-            parts += extra
-    if sum(len(r) for p in parts if isinstance(p, Equation) for r in p.rows) > cap:
+    heads: list[Equation] = []
+    for left, expression in pairs:
+        if operations(expression) > cap:
+            return None
+        shown = _equation(left, expression, trial, line)
+        if shown is None:
+            return None
+        heads.append(shown)
+    new = [(part, name) for part, name in trial.known.items() if part not in names.known]
+    definitions = [wrap(tex(name), signed_terms(part), line) for part, name in new]
+    complete = [d for d in definitions if d is not None]
+    if len(complete) < len(definitions) or _length(heads) + _length(complete) > cap * max(1, len(pairs)):
         return None
     names.known = trial.known
-    return [parts[0], Sentence("with"), *parts[1:]] if len(parts) > 1 else parts
+    parts: list[Part] = [*_together(heads)]
+    return [*parts, Sentence("with"), *_together(complete)] if complete else parts
 
 
-def _definition(part: sp.Expr, name: Named, names: Names, line: float) -> list[Part] | None:
-    found = wrap(tex(name), signed_terms(part), line)
-    return None if found is None else [found]
+def _length(found: Sequence[Equation]) -> int:
+    return sum(len(row) for e in found for row in e.rows)
 
 
-def _equation(left: str, expression: sp.Expr, names: Names, line: float) -> list[Part] | None:
-    terms = signed_terms(expression)
+def _together(found: Sequence[Equation]) -> list[Equation]:
+    """Equations aligned with each other, in displays that still fit a page."""
+    groups: list[list[str]] = []
+    for e in found:
+        if groups and len(groups[-1]) + len(e.rows) <= MOST_ROWS:
+            groups[-1] += e.rows
+        else:
+            groups.append(list(e.rows))
+    return [Equation(tuple(g)) for g in groups]
+
+
+def _equation(left: str, expression: sp.Expr, names: Names, line: float) -> Equation | None:
     room = line - width(left) - 14
-    if all(width(t) <= room for t in terms) and (len(terms) > 1 or sum(map(width, terms)) <= room):
-        found = wrap(left, terms, line)
-    else:
-        folded = sp.Add(*(names.fold(t) if width(tex(t)) > room else t for t in ordered_terms(expression)), evaluate=False)
-        found = wrap(left, signed_terms(folded), line)
-    return None if found is None else [found]
+    terms = [t if width(tex(t)) <= room else names.fold(t) for t in ordered_terms(expression)]
+    return wrap(left, signed_terms(sp.Add(*terms, evaluate=False) if len(terms) > 1 else terms[0]), line)
 
 
 def matrix_equation(left: str, matrix: sp.MatrixBase, line: float = LINE, cap: int = CAP) -> list[Part] | None:
@@ -338,6 +350,12 @@ def matrix_equation(left: str, matrix: sp.MatrixBase, line: float = LINE, cap: i
     return [Equation((f"{left} &= {body}",))]
 
 
-def pointer(count: int, where: str) -> Sentence:
+def pointer(left: str, count: int, where: str) -> Equation:
     """What stands in for an expression that is too long."""
-    return Sentence(f"This expression has {count} operations and is not printed; see {code(where)}.")
+    return Equation((rf"{left} &= \text{{({count} operations, not printed here; see {code(where)})}}",))
+
+
+def reason_tex(text: str, most: int = 300) -> str:
+    """An error's message as text that breaks into lines; the middle of a long one is left out."""
+    text = text if len(text) <= most else text[: most // 2] + " [...] " + text[-most // 2 :]
+    return re.sub(r"([*(,/])", r"\1\\allowbreak{}", escape(text.replace("**", "^")))

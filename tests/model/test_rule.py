@@ -131,7 +131,11 @@ def bad_rules():
     def small(z, g, *, e):
         return z - e * g
 
+    def option(z, g, *, steps):
+        return z - steps * g
+
     return {
+        option: "name of an option of simulate",
         too_few: "returns 1 value.*1 parameter and 1 state",
         not_keyword_only: r"keyword-only: put a \* before eta",
         branches: "branches",

@@ -21,9 +21,12 @@ _OPERATORS: Mapping[type[ast.AST], Callable[..., sp.Expr]] = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
     ast.Pow: operator.pow, ast.UAdd: operator.pos, ast.USub: operator.neg,
 }  # fmt: skip
+_SUM, _PRODUCT = (ast.Add, ast.Sub), (ast.Mult, ast.Div)
 _LONGEST = 2000
 _DEEPEST = 50
 _LARGEST_EXPONENT = 100
+#: In bits, of a power: (9**100)**100 and so on would otherwise fill the memory with digits.
+_LONGEST_NUMBER = 20_000
 
 
 def parse_expression(text: str, names: Mapping[str, sp.Expr] | None = None, symbol: Callable[[str], sp.Expr] | None = None) -> sp.Expr:
@@ -56,6 +59,17 @@ def parse_expression(text: str, names: Mapping[str, sp.Expr] | None = None, symb
 
     known = {"pi": sp.pi, **(names or {})}
 
+    def apply(op: ast.operator, left: sp.Expr, right: sp.Expr) -> sp.Expr:
+        if isinstance(op, ast.Pow) and right.is_Number:
+            inner = max((abs(p.exp) for p in left.atoms(sp.Pow) if p.exp.is_Number), default=1)
+            if abs(right) * max(inner, 1) > _LARGEST_EXPONENT:
+                raise fail(f"the exponent {right} is too large")
+            if abs(right) * max((max(n.p.bit_length(), n.q.bit_length()) for n in left.atoms(sp.Rational)), default=0) > _LONGEST_NUMBER:
+                raise fail("a number in it is too large")
+        if isinstance(op, ast.Div) and right.is_zero:
+            raise fail("it divides by zero")
+        return _OPERATORS[type(op)](left, right)
+
     def build(node: ast.AST, depth: int) -> sp.Expr:
         if depth > _DEEPEST:
             raise fail("it is nested too deeply")
@@ -72,12 +86,11 @@ def parse_expression(text: str, names: Mapping[str, sp.Expr] | None = None, symb
                 raise fail(f"unknown name {node.id!r}.{suggestion(node.id, known)} Known: {', '.join(sorted(known))}")
             return known.setdefault(node.id, symbol(node.id))
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            left, right = build(node.left, depth + 1), build(node.right, depth + 1)
-            if isinstance(node.op, ast.Pow) and right.is_Number and abs(right) > _LARGEST_EXPONENT:
-                raise fail(f"the exponent {right} is too large")
-            if isinstance(node.op, ast.Div) and right.is_zero:
-                raise fail("it divides by zero")
-            return _OPERATORS[type(node.op)](left, right)
+            first, rest = _chain(node)
+            value = build(first, depth + 1)
+            for op, operand in rest:
+                value = apply(op, value, build(operand, depth + 1))
+            return value
         if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
             raise fail("write powers as **, not ^")
         if isinstance(node, ast.UnaryOp) and type(node.op) in _OPERATORS:
@@ -92,6 +105,17 @@ def parse_expression(text: str, names: Mapping[str, sp.Expr] | None = None, symb
     if result.has(sp.nan, sp.oo, -sp.oo, sp.zoo):
         raise fail("its value is not finite")
     return result
+
+
+def _chain(node: ast.BinOp) -> tuple[ast.AST, list[tuple[ast.operator, ast.AST]]]:
+    """A sum of many terms (a product of many factors) as its first and the others: a long one is not a deep one."""
+    kind = next((k for k in (_SUM, _PRODUCT) if isinstance(node.op, k)), ())
+    rest = [(node.op, node.right)]
+    first = node.left
+    while isinstance(first, ast.BinOp) and isinstance(first.op, kind):
+        rest.append((first.op, first.right))
+        first = first.left
+    return first, rest[::-1]
 
 
 def parse_assignments(text: str) -> list[tuple[str, str]]:

@@ -98,7 +98,9 @@ def complaints(tree: ast.AST, may_print: bool) -> list[str]:
                 found.append(f"line {node.lineno}: {name}() without strict=True")
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sympy"):
-            found.extend(f"line {node.lineno}: from sympy import {a.name}" for a in node.names if a.name in ("solve", "simplify", "sympify"))
+            found.extend(
+                f"line {node.lineno}: from sympy import {a.name}" for a in node.names if a.name in ("solve", "simplify", "sympify")
+            )
     return found
 
 

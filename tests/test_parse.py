@@ -88,7 +88,9 @@ def test_large_powers_are_refused_before_they_are_computed(text: str) -> None:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("text", ["(" * 60 + "x" + ")" * 60, "-" * 60 + "x", "sin(" * 60 + "x" + ")" * 60, "-" * 1900 + "x", "(" * 999 + "x" + ")" * 999])
+@pytest.mark.parametrize(
+    "text", ["(" * 60 + "x" + ")" * 60, "-" * 60 + "x", "sin(" * 60 + "x" + ")" * 60, "-" * 1900 + "x", "(" * 999 + "x" + ")" * 999]
+)
 def test_nesting_is_limited(text: str) -> None:
     if text.startswith("((((") and len(text) < 200:
         assert read(text) == x  # parentheses alone are no depth

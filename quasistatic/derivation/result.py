@@ -19,7 +19,7 @@ from quasistatic.derivation.kernel import Filter, make_filter
 from quasistatic.derivation.law import hyperparameter, make_linear
 from quasistatic.derivation.reduction import Order, Reduction, Terms, combine
 from quasistatic.derivation.structure import LinearRule
-from quasistatic.errors import HyperparameterError, RuleError, UnstableError
+from quasistatic.errors import HyperparameterError, ProblemError, RuleError, UnstableError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
@@ -225,6 +225,8 @@ class SlowResult:
         point:
             Coordinates by name; without it only what holds at every point is checked.
         """
+        for name in self.problem.unknown_functions:
+            raise ProblemError(f"{name} is still open: substitute it with slow.subs({{{name}: lambda x: ...}}) before numbers go in.")
         if self.linear is None:
             if point is not None:
                 self._require_settling({**values, **point})

@@ -17,7 +17,8 @@ from quasistatic.errors import (
 )
 from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise
 from quasistatic.model.problem import Problem
-from quasistatic.model.rule import Rule, optimizer
+from quasistatic.model.rule import Rule
+from quasistatic.model.trace import optimizer
 from quasistatic.symbols import absolute as abs
 from quasistatic.symbols import block_mean, clip, exp, function, log, maximum, mean, minimum, sign, sqrt, symbols
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class _Shown:
     """What every result can do to show itself."""
 
-    def to_latex(self, path: str | Path, standalone: bool = True) -> None:
+    def to_latex(self: Any, path: str | Path, standalone: bool = True) -> None:
         """Write the whole derivation as a LaTeX document (or with ``standalone=False`` as a fragment to include).
 
         It needs amsmath and amssymb only. Raises OutputError where the file cannot be written.
@@ -33,13 +33,13 @@ class _Shown:
 
         latex.write(self, path, standalone)
 
-    def latex(self, standalone: bool = True) -> str:
+    def latex(self: Any, standalone: bool = True) -> str:
         """The LaTeX text that ``to_latex`` writes."""
         from quasistatic.show import latex
 
         return latex.document(self, standalone)
 
-    def _repr_latex_(self) -> str:
+    def _repr_latex_(self: Any) -> str:
         from quasistatic.show import latex
 
         return latex.inline(self)

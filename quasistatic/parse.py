@@ -110,8 +110,8 @@ def parse_expression(text: str, names: Mapping[str, sp.Expr] | None = None, symb
 def _chain(node: ast.BinOp) -> tuple[ast.AST, list[tuple[ast.operator, ast.AST]]]:
     """A sum of many terms (a product of many factors) as its first and the others: a long one is not a deep one."""
     kind = next((k for k in (_SUM, _PRODUCT) if isinstance(node.op, k)), ())
-    rest = [(node.op, node.right)]
-    first = node.left
+    rest: list[tuple[ast.operator, ast.AST]] = [(node.op, node.right)]
+    first: ast.AST = node.left
     while isinstance(first, ast.BinOp) and isinstance(first.op, kind):
         rest.append((first.op, first.right))
         first = first.left

@@ -12,7 +12,31 @@ import sympy as sp
 
 from quasistatic.errors import HyperparameterError, ProblemError
 
-GREEK = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu", "nu", "xi", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"]
+GREEK = [
+    "alpha",
+    "beta",
+    "gamma",
+    "delta",
+    "epsilon",
+    "zeta",
+    "eta",
+    "theta",
+    "iota",
+    "kappa",
+    "lambda",
+    "mu",
+    "nu",
+    "xi",
+    "pi",
+    "rho",
+    "sigma",
+    "tau",
+    "upsilon",
+    "phi",
+    "chi",
+    "psi",
+    "omega",
+]
 
 
 def symbols(names: str, **assumptions: Any) -> Any:
@@ -88,14 +112,14 @@ def natural_sort(found: Iterable[sp.Symbol]) -> tuple[sp.Symbol, ...]:
 # -- functions inside a rule -------------------------------------------------------------------------------------------
 
 
-class Mean(sp.Function):
+class Mean(sp.Function):  # type: ignore[misc]
     """Mean of a quantity over all coordinates of the problem."""
 
     nargs = 1
     is_real = True
 
 
-class BlockMean(sp.Function):
+class BlockMean(sp.Function):  # type: ignore[misc]
     """Mean of a quantity over the block of coordinates that this coordinate belongs to."""
 
     nargs = 1

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import sympy as sp
 from scipy.integrate import solve_ivp
 
-from quasistatic.derivation import conditions as when
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import HyperparameterError, RuleError, UnstableError, ValidationFailed
 from quasistatic.model.problem import Problem
@@ -23,6 +22,7 @@ from quasistatic.numeric.arguments import Progress, point, resolve, seed_number,
 from quasistatic.numeric.flow import Flow, compile_flow
 from quasistatic.numeric.relax import Relaxation
 from quasistatic.numeric.simulate import Simulator
+from quasistatic.numeric.sizes import measure, require_separation, time_step
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,15 +163,17 @@ def validate(
     here = {c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}
     result.check(values, here)
     flow = compile_flow(result, values)
-    sizes = measure(result, flow, values, here)
-    _require_separation(sizes, values, here)
+    sizes = measure(result, flow, here)
+    require_separation(sizes, {**values, **here})
     if extrapolate and result.linear is not None and result.linear.has_force:
         raise HyperparameterError("extrapolate=True halves the noise, but a small force (weight decay) acts beside it and does not halve.")
     total = steps * (3 if extrapolate else 1)
     if extrapolate:
         assert result.problem.noise is not None
         halved = result.problem.with_noise(result.problem.noise.scaled(sp.Rational(1, 2)))
-        weak = _simulate(result, halved, flow, values, u0, 2 * steps, trajectories, seed + 1, record, threads, 0.5, _part(progress, 0, total))
+        weak = _simulate(
+            result, halved, flow, values, u0, 2 * steps, trajectories, seed + 1, record, threads, 0.5, _part(progress, 0, total)
+        )
         if weak.interrupted:
             raise KeyboardInterrupt
     full = _simulate(
@@ -263,8 +265,8 @@ def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float
         return Relaxation(result.rule, problem, values, threads)
     if not linear.forces:
         raise RuleError(
-            f"{result.rule.name} has a small force without a hyperparameter of its own, which cannot be switched off to find the limit of an"
-            " iterate: give the decay (or shift) a keyword-only hyperparameter."
+            f"{result.rule.name} has a small force without a hyperparameter of its own, which cannot be switched off to find the limit"
+            " of an iterate: give the decay (or shift) a keyword-only hyperparameter."
         )
     still = result.rule.fix(**dict.fromkeys(linear.forces, 0))
     return Relaxation(still, problem, {n: v for n, v in values.items() if n not in linear.forces}, threads)
@@ -299,7 +301,7 @@ class _Comparison:
 def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: float) -> _Comparison:
     N = run.u.shape[1]
     # half the noise for twice the steps is the same slow dynamics: the theory's clock is strength * iterations
-    clock = np.asarray(strength * _time_step(result, flow) * run.steps, dtype=np.float64)
+    clock = np.asarray(strength * time_step(result, flow) * run.steps, dtype=np.float64)
     rows: list[Row] = []
     if _diffuses(result):
         theory, spread, slow_error = _sde(flow, run, clock, seed)
@@ -339,12 +341,6 @@ def _extrapolated(full: _Comparison, half: _Comparison) -> _Comparison:
         shift = 2 * (two.simulation - two.theory) - (one.simulation - one.theory)
         rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error))))
     return _Comparison(full.theory, full.theory + difference, error, tuple(rows))
-
-
-def _time_step(result: SlowResult, flow: Flow) -> float:
-    if result.linear is None:
-        return 1.0
-    return float(when.numbers([result.linear.dt], flow.values)[0])
 
 
 def _diffuses(result: SlowResult) -> bool:
@@ -393,53 +389,6 @@ def _variance(sample: Array) -> tuple[float, float]:
     return variance, float(np.sqrt(max(fourth - variance**2 * (N - 3) / (N - 1), 0.0) / N))
 
 
-# -- conditions --------------------------------------------------------------------------------------------------------
-
-
-def measure(result: SlowResult, flow: Flow, values: Mapping[str, float], here: Mapping[str, float]) -> dict[str, float]:
-    """What the theory neglects at a point, as numbers that should be small against 1."""
-    u = np.array([here[c.name] for c in result.coordinates])
-    dt = _time_step(result, flow)
-    jacobian = []
-    for i in range(len(u)):
-        step = 1e-5 * max(1.0, abs(u[i]))
-        shift = np.zeros_like(u)
-        shift[i] = step
-        jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * dt / (2 * step))
-    slow = float(np.linalg.norm(np.array(jacobian), 2))
-    fast = result.fast_rate(values, here)
-    return {
-        "slow rate / fast rate": slow / fast,
-        "|d4 f| V / |d2 f|": _oscillation(result, flow, values, here),
-    }
-
-
-def _oscillation(result: SlowResult, flow: Flow, values: Mapping[str, float], here: Mapping[str, float]) -> float:
-    """Largest eigenvalue of d^2 <Hessian, V>/2 at frozen V, against the smallest curvature."""
-    problem = result.problem
-    d = len(problem.parameters)
-    V = flow.covariance(np.array([here[c.name] for c in result.coordinates]))[:d, :d]
-    weighted: sp.Expr = sp.Integer(0)
-    for a, p in enumerate(problem.parameters):
-        for b, q in enumerate(problem.parameters):
-            if V[a, b] != 0:
-                weighted += sp.Float(V[a, b]) * problem.loss.diff(p, q)
-    fourth = problem.chart.restrict(sp.hessian(weighted / 2, problem.parameters)) if weighted != 0 else sp.zeros(d, d)
-    numbers = when.numbers([sp.sympify(x) for x in fourth], {**values, **here}).reshape(d, d)
-    size = float(np.abs(np.linalg.eigvalsh(numbers)).max())
-    return size / float(when.curvatures(problem, {**values, **here})[0])
-
-
-def _require_separation(sizes: Mapping[str, float], values: Mapping[str, float], here: Mapping[str, float]) -> None:
-    ratio = sizes.get("slow rate / fast rate", 0.0)
-    if ratio >= 1:
-        shown = ", ".join(f"{k}={v:.6g}" for k, v in {**values, **here}.items())
-        raise UnstableError(
-            f"there is no separation of time scales: the slow rate is {ratio:.3g} times the fast rate for {shown}; it must be well below 1."
-            " Take less noise, or a smaller learning rate."
-        )
-
-
 def _provenance(
     result: SlowResult, values: Mapping[str, float], here: Mapping[str, float], steps: int, trajectories: int, seed: int, extrapolate: bool
 ) -> dict[str, Any]:
@@ -452,4 +401,4 @@ def _provenance(
     }  # fmt: skip
 
 
-__all__ = ["Report", "Row", "assert_agrees", "equilibrium_states", "measure", "validate"]
+__all__ = ["Report", "Row", "assert_agrees", "equilibrium_states", "validate"]

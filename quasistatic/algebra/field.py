@@ -288,7 +288,9 @@ def sample(expressions: Sequence[sp.Expr], rng: Any, fixed: dict[sp.Symbol, floa
     Used where a sign or a rank is asked for, which no algebra tells. ``fixed`` gives the values of some symbols.
     """
     field = Field(expressions)
-    values: dict[sp.Expr, sp.Expr] = {s: sp.Float((fixed or {}).get(s, _random(s, rng))) for s in _ordered(set().union(*(e.free_symbols for e in expressions)))}
+    values: dict[sp.Expr, sp.Expr] = {
+        s: sp.Float((fixed or {}).get(s, _random(s, rng))) for s in _ordered(set().union(*(e.free_symbols for e in expressions)))
+    }
     unknown = {m: sp.Float(_random(m, rng)) for m in field._meaning.values() if isinstance(m, (AppliedUndef, sp.Derivative, sp.Subs))}
     numbers: dict[sp.Expr, sp.Expr] = dict(values)
     for symbol, meaning in field._meaning.items():

@@ -116,7 +116,9 @@ def general_map(rule: Rule, problem: Problem) -> AveragedMap:
     return AveragedMap(state, J, B, second, displacement, at_rest)
 
 
-def _expand_means(rule: Rule, problem: Problem, updates: list[sp.Expr], state: tuple[sp.Symbol, ...], gradients: list[sp.Symbol]) -> sp.Matrix:
+def _expand_means(
+    rule: Rule, problem: Problem, updates: list[sp.Expr], state: tuple[sp.Symbol, ...], gradients: list[sp.Symbol]
+) -> sp.Matrix:
     d = len(problem.parameters)
     trace = rule.trace
     blocks = {p: [problem.parameters.index(q) for q in block] for block in problem.blocks for p in block}

@@ -155,7 +155,9 @@ def curvatures(problem: Problem, values: Mapping[str, float]) -> np.ndarray:
     across = np.sort(eigenvalues[order[problem.chart.dimension :]])
     if across[0] <= 0 or not np.all(np.isfinite(across)):
         where = ", ".join(f"{u}={values[u.name]:.6g}" for u in problem.chart.coordinates)
-        raise UnstableError(f"at {where} the minima are not minima: a curvature across the manifold is {across[0]:.4g}, it must be positive.")
+        raise UnstableError(
+            f"at {where} the minima are not minima: a curvature across the manifold is {across[0]:.4g}, it must be positive."
+        )
     return across
 
 
@@ -181,7 +183,9 @@ def fast_rate(filter_: Filter, found: Sequence[float], values: Mapping[str, floa
     return min(rates)
 
 
-def require_stable(filter_: Filter, conditions: Sequence[Condition], values: Mapping[str, float], found: Sequence[float], where: str) -> None:
+def require_stable(
+    filter_: Filter, conditions: Sequence[Condition], values: Mapping[str, float], found: Sequence[float], where: str
+) -> None:
     """Raise UnstableError, naming the inequality, the values and the mode, where the iteration does not settle."""
     for curvature in (0.0, *found):
         here = {**values, "lambda": curvature}
@@ -198,7 +202,9 @@ def require_stable(filter_: Filter, conditions: Sequence[Condition], values: Map
         edge = not filter_.linear.continuous and abs(complex(mode).imag) < 1e-9 and complex(mode).real <= -1
         kind += ": beyond the edge of stability, where this theory ends." if edge else "."
         at = f" at {where}" if where and curvature else ""
-        raise UnstableError(f"unstable{at}: the condition {inequality if inequality is not None else 'spectral radius < 1'} fails for {shown}.{kind}")
+        raise UnstableError(
+            f"unstable{at}: the condition {inequality if inequality is not None else 'spectral radius < 1'} fails for {shown}.{kind}"
+        )
 
 
 def _complex(mode: Any) -> str:

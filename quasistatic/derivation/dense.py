@@ -1,7 +1,7 @@
 """The reduction theorem on the whole state, without any structure: the fallback, and the oracle of the structured routes.
 
-    drift     = P (1/2 F''[V] + F''[Q_tf A#^T]) + 1/2 A# F''[Q_tt]
-    diffusion = Q_tt            (engine, section 2)
+drift     = P (1/2 F''[V] + F''[Q_tf A#^T]) + 1/2 A# F''[Q_tt]
+diffusion = Q_tt            (engine, section 2)
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ class Dense:
         k = self.problem.chart.dimension
         rank = P.rank()
         if rank != k:
-            raise RuleError(f"the averaged map is neutral in {rank} directions, but the manifold has {k}: a memory never forgets, or a small force has no hyperparameter of its own.")
+            raise RuleError(
+                f"the averaged map is neutral in {rank} directions, but the manifold has {k}: a memory never forgets, or a small force"
+                " has no hyperparameter of its own."
+            )
         return P
 
     @cached_property
@@ -99,7 +102,7 @@ class Dense:
     def _second(self, M: DomainMatrix) -> DomainMatrix:
         symbols = sp.Matrix(M.shape[0], M.shape[1], lambda i, j: sp.Dummy())
         contracted = self._put(self.averaged.second(symbols))
-        entries = {s: m for s, m in zip(symbols, (x for row in M.to_list() for x in row), strict=True)}
+        entries = dict(zip(symbols, (x for row in M.to_list() for x in row), strict=True))
         rows = [[self._linear(e, entries)] for e in contracted]
         return DomainMatrix(rows, (len(rows), 1), M.domain)
 

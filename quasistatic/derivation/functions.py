@@ -92,7 +92,9 @@ class _Quotient:
                         total[i, j] = total.get((i, j), self.ring.zero) + c * x * y
         return total
 
-    def divide(self, kernel: Rational2, pairs: list[tuple[int, int]], mirror: bool) -> tuple[dict[tuple[int, int], PolyElement], PolyElement]:
+    def divide(
+        self, kernel: Rational2, pairs: list[tuple[int, int]], mirror: bool
+    ) -> tuple[dict[tuple[int, int], PolyElement], PolyElement]:
         """Numerators and the common denominator of the coefficients of numer/denom modulo the characteristic polynomial."""
         numer, denom = self._split(kernel.numer), self._split(kernel.denom)
         columns = []
@@ -126,5 +128,3 @@ def _fraction(numer: PolyElement, denom: PolyElement, replace: dict[sp.Symbol, s
     above, top = _factored(numer)
     below, bottom = _factored(denom)
     return sp.Rational(above, below) * (top.xreplace(replace) / bottom.xreplace(replace))
-
-

@@ -89,7 +89,7 @@ class LawResult:
 
     @property
     def time(self) -> str:
-        """"iteration", or the label of the SDE's time."""
+        """ "iteration", or the label of the SDE's time."""
         return self.linear.time
 
     @property
@@ -140,7 +140,9 @@ class LawResult:
         diagonal = self.filter.kernel.on_diagonal().leading(eta)
         spread = normal(2 * LAMBDA * diagonal.at(LAMBDA, LAMBDA))
         if LAMBDA in spread.free_symbols:
-            raise RuleError(f"{self.rule.name}: to leading order its covariance depends on the curvature ({spread}), so there is no range factor.")
+            raise RuleError(
+                f"{self.rule.name}: to leading order its covariance depends on the curvature ({spread}), so there is no range factor."
+            )
         return gain, spread
 
     @property
@@ -170,7 +172,9 @@ class LawResult:
     def regularizer_density(self, noise: str = "hessian") -> sp.Expr:
         """rho'(lambda) per unit of time, for noise alpha*Hessian or sigma^2 on the normal space."""
         if noise not in ("hessian", "isotropic"):
-            raise HyperparameterError(f'noise={noise!r}: the law knows "hessian" and "isotropic".{suggestion(noise, ("hessian", "isotropic"))}')
+            raise HyperparameterError(
+                f'noise={noise!r}: the law knows "hessian" and "isotropic".{suggestion(noise, ("hessian", "isotropic"))}'
+            )
         hessian = noise == "hessian"
         strength = ALPHA if hessian else SIGMA_STRENGTH**2
         return normal(density(self.rational, self.gain, strength, hessian) / self.linear.dt)

@@ -177,7 +177,8 @@ def require_closed(omega: sp.Matrix, coordinates: Sequence[sp.Symbol]) -> None:
             curl = omega[a].diff(coordinates[b]) - omega[b].diff(coordinates[a])
             if not is_zero(curl):
                 raise NoPotential(
-                    f"the drift is not a gradient flow: d omega_{coordinates[a]}/d{coordinates[b]} - d omega_{coordinates[b]}/d{coordinates[a]}"
+                    "the drift is not a gradient flow:"
+                    f" d omega_{coordinates[a]}/d{coordinates[b]} - d omega_{coordinates[b]}/d{coordinates[a]}"
                     f" = {normal(curl)} is not zero (omega = -M*drift)."
                 )
 
@@ -237,7 +238,10 @@ def _rational_integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
 def _no_formula(expression: sp.Expr, u: sp.Symbol) -> str:
     text = str(expression)
     shown = text if len(text) < 200 else text[:200] + "..."
-    return f"the potential exists, but its integral over {u} of {shown} has no closed form here; flow.regularizer(u) of a compiled flow integrates it."
+    return (
+        f"the potential exists, but its integral over {u} of {shown} has no closed form here;"
+        " flow.regularizer(u) of a compiled flow integrates it."
+    )
 
 
 __all__ = [

@@ -239,5 +239,3 @@ class Reduction:
         for coefficient, S in terms:
             total += coefficient * g.express(g._reduced(left * S * right.transpose()))
         return total
-
-

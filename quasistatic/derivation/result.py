@@ -62,7 +62,7 @@ class SlowResult:
 
     @property
     def time(self) -> str:
-        """"iteration", or the label of the SDE's time such as "t = k*eta"."""
+        """ "iteration", or the label of the SDE's time such as "t = k*eta"."""
         return "iteration" if self.linear is None else self.linear.time
 
     @property
@@ -247,7 +247,9 @@ class SlowResult:
         worst = max(self._fast_modes(here), key=abs, default=0.0)
         if abs(worst) >= 1:
             shown = ", ".join(f"{k}={v:.6g}" for k, v in here.items())
-            raise UnstableError(f"unstable: the fast mode with eigenvalue {worst:.4g} does not decay for {shown}; all must be below 1 in size.")
+            raise UnstableError(
+                f"unstable: the fast mode with eigenvalue {worst:.4g} does not decay for {shown}; all must be below 1 in size."
+            )
 
     def rest(self, values: Mapping[str, float], point: Mapping[str, float]) -> Any:
         """The resting state (n,) above a point of the manifold, as numbers."""

@@ -20,7 +20,8 @@ def continuous_rule(rule: Rule) -> LinearRule:
     scaling = rule.scaling
     if scaling is None:
         raise RuleError(
-            f'{rule.name} declares no scaling, which time="continuous" needs: @qs.optimizer(scaling={{"eta": "e**2", "mu": "1 - c*e"}}, dt="eta").'
+            f'{rule.name} declares no scaling, which time="continuous" needs:'
+            ' @qs.optimizer(scaling={"eta": "e**2", "mu": "1 - c*e"}, dt="eta").'
         )
     found = _coefficients(rule)
     if found is None:

@@ -90,7 +90,9 @@ def at_late_times(rule: Rule) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]
     updates = tuple(u.replace(lambda e: e.is_Pow and t in e.exp.free_symbols, limit) for u in rule.trace.updates)
     for u in updates:
         if t in u.free_symbols:
-            raise RuleError(f"{rule.name} depends on the iteration number other than through powers base**t: {u}; such a rule has no equilibrium.")
+            raise RuleError(
+                f"{rule.name} depends on the iteration number other than through powers base**t: {u}; such a rule has no equilibrium."
+            )
     return updates, tuple(bases)
 
 
@@ -141,7 +143,9 @@ def linear_rule(rule: Rule) -> LinearRule | None:
     try:
         A0, b0, force, shift, fixed, left = (_tidy_matrix(m) for m in numbers)
     except AlgebraError as error:
-        raise RuleError(f"{rule.name}: with {_values_text(rule)} a memory never forgets, or a coefficient divides by zero ({error}).") from None
+        raise RuleError(
+            f"{rule.name}: with {_values_text(rule)} a memory never forgets, or a coefficient divides by zero ({error})."
+        ) from None
     linear = LinearRule(rule, A0, b0, force, shift, fixed, left, forces, tuple(x.xreplace(values) for x in bases))
     if linear.gain == 0:
         raise RuleError(f"{rule.name}: a gradient kick has no lasting effect (the gain is zero), so it does not descend.")

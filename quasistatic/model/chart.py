@@ -92,10 +92,15 @@ def make_chart(
     else:
         for c, value in coordinates.items():
             if c not in order:
-                raise ProblemError(f"coordinates: {c} is not a coordinate of the manifold ({', '.join(map(str, order))}).{suggestion(str(c), map(str, order))}")
+                raise ProblemError(
+                    f"coordinates: {c} is not a coordinate of the manifold ({', '.join(map(str, order))})."
+                    f"{suggestion(str(c), map(str, order))}"
+                )
             stray = value.free_symbols - set(parameters) - constants
             if stray:
-                raise ProblemError(f"coordinates: {c} = {value} uses {', '.join(map(str, stray))}; use the parameters {', '.join(map(str, parameters))}.")
+                raise ProblemError(
+                    f"coordinates: {c} = {value} uses {', '.join(map(str, stray))}; use the parameters {', '.join(map(str, parameters))}."
+                )
         missing = [c for c in order if c not in coordinates and c in new]
         if missing:
             raise ProblemError(f"coordinates: {', '.join(map(str, missing))} is missing; every new symbol of minima needs an expression.")

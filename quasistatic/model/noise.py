@@ -139,7 +139,9 @@ class CovarianceNoise(Noise):
         d = len(problem.parameters)
         if self.matrix.rows != d:
             names = ", ".join(map(str, problem.parameters))
-            raise ProblemError(f"CovarianceNoise: the matrix is {self.matrix.rows}x{self.matrix.cols}, the problem has {d} parameters ({names}).")
+            raise ProblemError(
+                f"CovarianceNoise: the matrix is {self.matrix.rows}x{self.matrix.cols}, the problem has {d} parameters ({names})."
+            )
         sigma = self.covariance(problem)
         field = Field(list(sigma))
         for i in range(d):

@@ -71,12 +71,15 @@ class Problem:
         self.parameters = _parameters(self.loss, parameters)
         if not isinstance(minima, Mapping):
             raise ProblemError(f"minima is a mapping of parameters to expressions, e.g. {{y: 0}}, not {minima!r}.")
-        self.minima: Mapping[sp.Symbol, sp.Expr] = MappingProxyType({k: rationalize(_expression(v, f"minima[{k}]")) for k, v in minima.items()})
+        self.minima: Mapping[sp.Symbol, sp.Expr] = MappingProxyType(
+            {k: rationalize(_expression(v, f"minima[{k}]")) for k, v in minima.items()}
+        )
         names = [str(p) for p in self.parameters]
         for k in self.minima:
             if k not in self.parameters:
                 raise ProblemError(
-                    f"minima names {k}, which is not a parameter of the loss ({', '.join(names)}).{suggestion(str(k), names)}{_same_name(k, self.parameters)}"
+                    f"minima names {k}, which is not a parameter of the loss ({', '.join(names)})."
+                    f"{suggestion(str(k), names)}{_same_name(k, self.parameters)}"
                 )
         constants = frozenset(self.loss.free_symbols - set(self.parameters))
         given = None if coordinates is None else {k: _expression(v, f"coordinates[{k}]") for k, v in coordinates.items()}
@@ -155,7 +158,9 @@ class Problem:
     def require_noise(self) -> Noise:
         """The noise model; raises ProblemError where there is none."""
         if self.noise is None:
-            raise ProblemError("the problem has no noise, and without noise nothing drifts: give Problem(..., noise=qs.HessianNoise(alpha)).")
+            raise ProblemError(
+                "the problem has no noise, and without noise nothing drifts: give Problem(..., noise=qs.HessianNoise(alpha))."
+            )
         return self.noise
 
     @cached_property
@@ -186,7 +191,9 @@ class Problem:
         plain = {k: rationalize(_expression(v, f"replacement of {k}")) for k, v in replacements.items() if k not in functions}
         forbidden = [k for k in plain if k in self.parameters or k in self.chart.coordinates]
         if forbidden:
-            raise ProblemError(f"{forbidden[0]} is a parameter or coordinate; only constants and unknown functions can be substituted in a problem.")
+            raise ProblemError(
+                f"{forbidden[0]} is a parameter or coordinate; only constants and unknown functions can be substituted in a problem."
+            )
 
         def change(expression: sp.Expr) -> sp.Expr:
             for f, value in functions.items():
@@ -242,7 +249,9 @@ def _parameters(loss: sp.Expr, given: Sequence[sp.Symbol] | None) -> tuple[sp.Sy
             raise ProblemError(f"{p} is not declared real; make parameters with qs.symbols({str(p)!r}).")
         if p.is_positive and given is None:
             # a positive symbol is the usual way to write a constant; as a parameter it would hide the other side
-            raise ProblemError(f"{p} is declared positive: parameters are real. If {p} is a constant, list the parameters with parameters=(...).")
+            raise ProblemError(
+                f"{p} is declared positive: parameters are real. If {p} is a constant, list the parameters with parameters=(...)."
+            )
     names = [p.name for p in found]
     if len(set(names)) != len(names):
         raise ProblemError(f"two parameters have the same name: {', '.join(names)}.")
@@ -261,7 +270,9 @@ def _blocks(blocks: Sequence[Sequence[sp.Symbol]] | None, parameters: tuple[sp.S
     listed = tuple(tuple(b) for b in blocks)
     flat = [p for b in listed for p in b]
     if sorted(map(str, flat)) != sorted(map(str, parameters)):
-        raise ProblemError(f"blocks={listed} is not a partition of the parameters {parameters}: every parameter belongs to exactly one block.")
+        raise ProblemError(
+            f"blocks={listed} is not a partition of the parameters {parameters}: every parameter belongs to exactly one block."
+        )
     return listed
 
 
@@ -295,12 +306,14 @@ def _check_minima(problem: Problem) -> None:
 def _complain(problem: Problem, H: np.ndarray, T: np.ndarray) -> str:
     d, k = T.shape
     if np.linalg.matrix_rank(T, tol=1e-9 * max(1.0, np.abs(T).max())) < k:
-        return f"the coordinates {', '.join(map(str, problem.chart.coordinates))} are not independent: the embedding {list(problem.chart.embedding)} has dependent tangents."
+        names = ", ".join(map(str, problem.chart.coordinates))
+        return f"the coordinates {names} are not independent: the embedding {list(problem.chart.embedding)} has dependent tangents."
     values, vectors = np.linalg.eigh(H)
     size = max(np.abs(values).max(), 1e-300)
     null = int(np.sum(np.abs(values) < 1e-9 * size))
     if values[0] < -1e-9 * size:
-        return f"the minima are not minima: the Hessian has the negative eigenvalue {values[0]:.3g} in the direction {_direction(problem, vectors[:, 0])}."
+        where = _direction(problem, vectors[:, 0])
+        return f"the minima are not minima: the Hessian has the negative eigenvalue {values[0]:.3g} in the direction {where}."
     if null != k:
         # an extra flat direction: the part of the kernel that is not tangent to the declared manifold
         q = np.linalg.qr(T)[0]
@@ -309,7 +322,8 @@ def _complain(problem: Problem, H: np.ndarray, T: np.ndarray) -> str:
         worst = extra[:, int(np.argmax(np.linalg.norm(extra, axis=0)))] if kernel.size else np.zeros(d)
         return (
             f"the Hessian on the minima has rank {d - null}, but {d} parameters and {k} coordinate(s) need rank {d - k}:"
-            f" it is flat also in the direction {_direction(problem, worst / max(float(np.linalg.norm(worst)), 1e-300))}. Give that direction a coordinate, or correct the minima."
+            f" it is flat also in the direction {_direction(problem, worst / max(float(np.linalg.norm(worst)), 1e-300))}."
+            " Give that direction a coordinate, or correct the minima."
         )
     return ""
 

@@ -83,7 +83,9 @@ class CompiledLaw:
             denom = denom[1:]
         elif hessian:
             numer = np.concatenate([[0.0], numer])
-        value = quad(lambda t: polyval(t, numer) / polyval(t, denom), 0.0 if hessian else 1.0, curvature, epsabs=0, epsrel=1e-12, limit=200)[0]
+        value = quad(
+            lambda t: polyval(t, numer) / polyval(t, denom), 0.0 if hessian else 1.0, curvature, epsabs=0, epsrel=1e-12, limit=200
+        )[0]
         return float(factor * value)
 
 

@@ -265,7 +265,9 @@ def _condition_text(statement: str) -> str:
     return text
 
 
-def show_matrix(left: str, matrix: sp.MatrixBase, labels: Sequence[sp.Symbol], names: Names, where: str, symmetric: bool = True) -> list[Part]:
+def show_matrix(
+    left: str, matrix: sp.MatrixBase, labels: Sequence[sp.Symbol], names: Names, where: str, symmetric: bool = True
+) -> list[Part]:
     """A matrix where it fits, else its distinct nonzero entries, else where to find it."""
     if matrix.rows == matrix.cols == 1:
         return one_equation(left, matrix[0], names, where)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import sympy as sp
-from sympy.core.function import UndefinedFunction
 
 from quasistatic.errors import ProblemError
 from quasistatic.model.noise import HessianNoise, Noise
@@ -14,7 +13,8 @@ from quasistatic.model.problem import Problem
 from quasistatic.symbols import positive, symbols
 
 x, y, w = symbols("x y w")
-Profile = sp.Expr | UndefinedFunction | Callable[[sp.Expr], sp.Expr] | None
+#: h: an expression in x, a function of one argument, or ``qs.function("h", positive=True)``.
+Profile: TypeAlias = Any
 
 
 def _profile(h: Profile) -> Callable[[sp.Expr], sp.Expr]:
@@ -25,7 +25,7 @@ def _profile(h: Profile) -> Callable[[sp.Expr], sp.Expr]:
         extra = [a for a in h.free_symbols if a.name == "x" and a != x]
         if extra:
             raise ProblemError("h uses a symbol x with other assumptions: make it with qs.symbols('x').")
-        return lambda s: h.subs(x, s)
+        return lambda s: sp.sympify(h.subs(x, s))
     if callable(h):
         return h
     if isinstance(h, (int, float)):

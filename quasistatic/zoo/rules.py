@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from quasistatic.model.rule import optimizer
+from quasistatic.model.trace import optimizer
 
 
 @optimizer(scaling={"eta": "e**2"}, dt="eta", examples={"eta": 1e-3})
@@ -58,7 +58,17 @@ def qhm(z: Any, g: Any, d: Any, *, eta: Any, beta: Any, nu: Any, weight_decay: A
     examples={"eta": 1e-3},
 )  # fmt: skip
 def aggmo(
-    z: Any, g: Any, v1: Any, v2: Any, v3: Any, *, eta: Any, beta1: Any = 0, beta2: Any = "9/10", beta3: Any = "99/100", weight_decay: Any = 0
+    z: Any,
+    g: Any,
+    v1: Any,
+    v2: Any,
+    v3: Any,
+    *,
+    eta: Any,
+    beta1: Any = 0,
+    beta2: Any = "9/10",
+    beta3: Any = "99/100",
+    weight_decay: Any = 0,
 ) -> Any:
     """Aggregated momentum (Lucas et al. 2019): the mean of three undamped velocities."""
     g = g + weight_decay * z

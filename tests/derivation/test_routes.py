@@ -190,7 +190,9 @@ def test_lookahead_holds_the_parameter_in_its_memory():
         return (fast + new) / 2, new
 
     law = qs.derive(lookahead)
-    A, b = (np.array(m.subs({"eta": 0.1}).subs(dict.fromkeys(m.free_symbols, 0.1)).tolist(), dtype=float) for m in (law.linear.A, law.linear.b))
+    A, b = (
+        np.array(m.subs({"eta": 0.1}).subs(dict.fromkeys(m.free_symbols, 0.1)).tolist(), dtype=float) for m in (law.linear.A, law.linear.b)
+    )
     kicked = np.linalg.matrix_power(A, 4000) @ b
     assert float(law.gain.subs(dict.fromkeys(law.gain.free_symbols, 0.1))) == pytest.approx(-kicked[0, 0], rel=1e-9)
 

@@ -58,7 +58,7 @@ def test_factor_reproduces_the_covariance(noise):
     """C(z) C(z)^T = Sigma at the manifold point that belongs to z, off the manifold too."""
     problem = qs.zoo.curved_valley(noise=noise)
     factor = noise.factor(problem)
-    numbers = {p: val for p, val in zip(problem.parameters, (0.7, 0.1, -0.3), strict=True)}
+    numbers = dict(zip(problem.parameters, (0.7, 0.1, -0.3), strict=True))
     numbers |= {alpha: 0.3, sigma: 0.9}
     for symbol, expression in factor.assignments:
         numbers[symbol] = expression.subs(numbers)

@@ -13,6 +13,7 @@ from quasistatic.show.text import COLUMNS, basis_free_text, expression_text, fol
 x, y, s = qs.symbols("x y s")
 h = qs.function("h", positive=True)
 sigma = qs.symbols("sigma", positive=True)
+PAGES = list(itertools.product(["sgd", "heavy_ball", "qhm"], [None, qs.zoo.valley(h), qs.zoo.curved_valley()], ["iteration", "continuous"]))
 
 
 def read_back(source: str, result: qs.Law | qs.SlowDynamics, *extra: sp.Symbol) -> sp.Expr:
@@ -21,7 +22,7 @@ def read_back(source: str, result: qs.Law | qs.SlowDynamics, *extra: sp.Symbol) 
     return sp.sympify(source.replace("lambda", "lamda"), {n.replace("lambda", "lamda"): v for n, v in names.items()})
 
 
-@pytest.mark.parametrize(("rule", "time"), itertools.product(["sgd", "heavy_ball", "nesterov", "qhm"], ["iteration", "continuous"]))
+@pytest.mark.parametrize(("rule", "time"), list(itertools.product(["sgd", "heavy_ball", "nesterov", "qhm"], ["iteration", "continuous"])))
 def test_printed_kernel_means_the_kernel(rule: str, time: str) -> None:
     law = qs.derive(qs.zoo.RULES[rule], time=time)
     i, j = sp.symbols("lambda_i lambda_j", positive=True)
@@ -38,9 +39,7 @@ def test_printed_drift_means_the_drift(rule: str) -> None:
     assert again.subs(values) == result.drift[0].subs(values)
 
 
-@pytest.mark.parametrize(("rule", "problem", "time"), itertools.product(
-    ["sgd", "heavy_ball", "qhm"], [None, qs.zoo.valley(h), qs.zoo.curved_valley()], ["iteration", "continuous"]
-))  # fmt: skip
+@pytest.mark.parametrize(("rule", "problem", "time"), PAGES)
 def test_every_result_fits_the_page(rule: str, problem: qs.Problem | None, time: str) -> None:
     shown = text(qs.derive(qs.zoo.RULES[rule], problem, time=time))
     assert shown.isascii()

@@ -93,6 +93,20 @@ def exact(value: Any, what: str = "number") -> sp.Expr:
     return sp.Rational(repr(number))
 
 
+def expression(value: Any) -> sp.Expr:
+    """A number or SymPy expression as a SymPy expression; never text, which SymPy would execute.
+
+    Raises
+    ------
+    ProblemError
+        For anything else.
+    """
+    try:
+        return sp.sympify(value, strict=True)
+    except (sp.SympifyError, TypeError):
+        raise ProblemError(f"{value!r} is not a SymPy expression or a number.") from None
+
+
 def rationalize(expression: sp.Expr) -> sp.Expr:
     """Floats replaced by the rationals of their shortest decimals: results are exact."""
     floats = expression.atoms(sp.Float)

@@ -18,6 +18,7 @@ from sympy.polys.orderings import lex
 from sympy.polys.polyerrors import PolynomialError
 
 from quasistatic.errors import AlgebraError
+from quasistatic.symbols import expression as as_expression
 
 Element = FracElement
 
@@ -39,7 +40,7 @@ class Field:
         self._meaning: dict[sp.Symbol, sp.Expr] = {}
         self._relations: list[tuple[sp.Symbol, int, sp.Expr]] = []
         self._exponential_scale: dict[sp.Expr, int] = {}
-        expressions = [sp.sympify(e, strict=True) for e in expressions]
+        expressions = [as_expression(e) for e in expressions]
         for e in expressions:
             self._collect_exponentials(e)
         rational = [self._rational(e) for e in expressions]
@@ -54,7 +55,7 @@ class Field:
 
     def __call__(self, expression: Any) -> Any:
         """The element that an expression is; raises AlgebraError where it needs a generator that the field lacks."""
-        rational = self._rational(sp.sympify(expression, strict=True))
+        rational = self._rational(as_expression(expression))
         return self.reduce(self._convert(rational))
 
     def _convert(self, rational: sp.Expr) -> Any:
@@ -255,7 +256,7 @@ class Field:
             raise AlgebraError(f"{e} is not supported: unknown functions have one argument")
         variable = inner.expr.args[0]
         order = sum(count for _, count in inner.variable_count)
-        argument = self.canonical(sp.sympify(variable).xreplace(point))
+        argument = self.canonical(as_expression(variable).xreplace(point))
         if isinstance(argument, sp.Symbol):
             meaning: sp.Expr = sp.Derivative(inner.expr.func(argument), (argument, order))
         else:
@@ -298,7 +299,7 @@ def sample(expressions: Sequence[sp.Expr], rng: Any, fixed: dict[sp.Symbol, floa
             numbers[symbol] = unknown[meaning]
         else:
             numbers[symbol] = meaning.xreplace(unknown).xreplace(values).evalf()
-    return [float(field._rational(sp.sympify(e)).xreplace(numbers).evalf()) for e in expressions]
+    return [float(field._rational(as_expression(e)).xreplace(numbers).evalf()) for e in expressions]
 
 
 def _ordered(found: set[sp.Symbol]) -> list[sp.Symbol]:

@@ -132,7 +132,6 @@ def numbers(expressions: Sequence[sp.Expr], values: Mapping[str, float]) -> np.n
     """Expressions as floats, symbols by name."""
     found = []
     for e in expressions:
-        e = sp.sympify(e)
         missing = [s.name for s in e.free_symbols if s.name not in values]
         if missing:
             raise ProblemError(f"a value for {', '.join(sorted(missing))} is missing.")

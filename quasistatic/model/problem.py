@@ -15,6 +15,7 @@ from quasistatic.algebra.field import Field, sample
 from quasistatic.errors import ProblemError, suggestion
 from quasistatic.model.chart import Chart, make_chart
 from quasistatic.model.noise import Noise
+from quasistatic.symbols import expression as as_expression
 from quasistatic.symbols import natural_sort, rationalize
 
 #: Points at which the rank and the sign of the Hessian are looked at.
@@ -225,8 +226,8 @@ def _restore(loss: sp.Expr, minima: dict[sp.Symbol, sp.Expr], noise: Noise | Non
 
 def _expression(value: Any, what: str) -> sp.Expr:
     try:
-        expression = sp.sympify(value, strict=True)
-    except (sp.SympifyError, TypeError):
+        expression = as_expression(value)
+    except ProblemError:
         raise ProblemError(f"{what} is {value!r}, which is not a SymPy expression or a number.") from None
     if not isinstance(expression, sp.Expr):
         raise ProblemError(f"{what} is {value!r}, which is not a scalar expression.")

@@ -77,7 +77,7 @@ class CompiledLaw:
         if noise not in ("hessian", "isotropic"):
             raise HyperparameterError(f'noise={noise!r}: the law knows "hessian" and "isotropic".')
         hessian = noise == "hessian"
-        factor = self.gain * strength / (2 * float(self._numbers(sp.sympify(self.law.linear.dt, strict=True))))
+        factor = self.gain * strength / (2 * float(self._numbers(self.law.linear.dt)))
         numer, denom = (diagonal(table) for table in self._coefficients)
         if hessian and denom[0] == 0:  # lambda K(lambda, lambda) is finite at 0: cancel its lambda
             denom = denom[1:]

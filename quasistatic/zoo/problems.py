@@ -10,7 +10,7 @@ import sympy as sp
 from quasistatic.errors import ProblemError
 from quasistatic.model.noise import HessianNoise, Noise
 from quasistatic.model.problem import Problem
-from quasistatic.symbols import positive, symbols
+from quasistatic.symbols import expression, positive, symbols
 
 x, y, w = symbols("x y w")
 #: h: an expression in x, a function of one argument, or ``qs.function("h", positive=True)``.
@@ -25,11 +25,11 @@ def _profile(h: Profile) -> Callable[[sp.Expr], sp.Expr]:
         extra = [a for a in h.free_symbols if a.name == "x" and a != x]
         if extra:
             raise ProblemError("h uses a symbol x with other assumptions: make it with qs.symbols('x').")
-        return lambda s: sp.sympify(h.subs(x, s))
+        return lambda s: expression(h.subs(x, s))
     if callable(h):
-        return h
+        return lambda s: expression(h(s))
     if isinstance(h, (int, float)):
-        return lambda s: sp.sympify(h)
+        return lambda s: expression(h)
     raise ProblemError(f"h is {h!r}; give an expression in x, a function of one argument, or qs.function('h', positive=True).")
 
 
@@ -40,7 +40,7 @@ def _noise(noise: Noise | None) -> Noise:
 def valley(h: Profile = None, noise: Noise | None = None) -> Problem:
     """f = h(x) y^2 with minima y = 0; h is positive, 1 + x^2 by default. Noise alpha times the Hessian by default."""
     return Problem(
-        sp.sympify(_profile(h)(x)) * y**2, {y: 0}, _noise(noise), parameters=(x, y), name="valley", examples={"alpha": 1.125, "x": 5.0},
+        expression(_profile(h)(x)) * y**2, {y: 0}, _noise(noise), parameters=(x, y), name="valley", examples={"alpha": 1.125, "x": 5.0},
     )  # fmt: skip
 
 
@@ -49,12 +49,12 @@ def rotated_valley(theta: Any = None, h: Profile = None, noise: Noise | None = N
 
     f = h(s) y'^2, s = x cos(theta) - y sin(theta), y' = x sin(theta) + y cos(theta).
     """
-    angle = symbols("theta") if theta is None else sp.sympify(theta)
+    angle = symbols("theta") if theta is None else expression(theta)
     s = symbols("s")
     cos, sin = sp.cos(angle), sp.sin(angle)
     along, across = x * cos - y * sin, x * sin + y * cos
     return Problem(
-        sp.sympify(_profile(h)(along)) * across**2, {x: s * cos, y: -s * sin}, _noise(noise), parameters=(x, y), coordinates={s: along},
+        expression(_profile(h)(along)) * across**2, {x: s * cos, y: -s * sin}, _noise(noise), parameters=(x, y), coordinates={s: along},
         name="rotated_valley", examples={"alpha": 1.125, "s": 5.0, "theta": 0.5},
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import quasistatic.zoo as zoo
 from quasistatic.errors import HyperparameterError, ProblemError, StartError, UnstableError
 from quasistatic.model.noise import HessianNoise
 from quasistatic.model.problem import Problem
-from quasistatic.model.rule import optimizer
+from quasistatic.model.trace import optimizer
 from quasistatic.numeric.relax import Relaxation
 from quasistatic.symbols import symbols
 

@@ -13,7 +13,7 @@ import quasistatic.zoo as zoo
 from quasistatic.errors import HyperparameterError, ProblemError, QuasistaticError, RuleError, SimulationDiverged, StartError
 from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise
 from quasistatic.model.problem import Problem
-from quasistatic.model.rule import optimizer
+from quasistatic.model.trace import optimizer
 from quasistatic.numeric import lanes
 from quasistatic.numeric.arguments import resolve
 from quasistatic.numeric.ensemble import record_steps

@@ -1,7 +1,7 @@
 """Where does an optimizer drift along its minima? Derive it, print it, compile it, check it."""
 
 from quasistatic import zoo
-from quasistatic.dynamics import Law, SlowDynamics, assert_agrees, derive, simulate
+from quasistatic.dynamics import Law, SlowDynamics, assert_agrees, derive, load, simulate
 from quasistatic.errors import (
     HyperparameterError,
     NoPotential,
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CovarianceNoise", "HessianNoise", "HyperparameterError", "IsotropicNoise", "LabelNoise", "Law", "NoPotential", "OutputError",
-    "ParseError", "Problem", "ProblemError", "QuasistaticError", "Rule", "RuleError", "SimulationDiverged", "SlowDynamics", "StartError",
-    "UnstableError", "ValidationFailed", "abs", "assert_agrees", "block_mean", "clip", "derive", "exp", "function", "log", "maximum",
-    "mean", "minimum", "optimizer", "sign", "simulate", "sqrt", "symbols", "zoo",
+    "ParseError", "Problem", "ProblemError", "QuasistaticError", "Rule", "RuleError", "SimulationDiverged", "SlowDynamics",
+    "StartError", "UnstableError", "ValidationFailed", "abs", "assert_agrees", "block_mean", "clip", "derive", "exp", "function",
+    "load", "log", "maximum", "mean", "minimum", "optimizer", "sign", "simulate", "sqrt", "symbols", "zoo",
 ]  # fmt: skip

@@ -39,6 +39,12 @@ class _Shown:
 
         return latex.document(self, standalone)
 
+    def save(self: Any, path: str | Path) -> None:
+        """Keep the result in a JSON file for :func:`quasistatic.load`."""
+        from quasistatic.storage import save
+
+        save(self, path)
+
     def _repr_latex_(self: Any) -> str:
         from quasistatic.show import latex
 
@@ -93,6 +99,15 @@ def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **op
     from quasistatic.validate import assert_agrees as check
 
     return check(slow, start, steps, **options)
+
+
+def load(path: str | Path) -> Any:
+    """A result, law, report or ensemble from the file that its ``save`` wrote; nothing in it is executed."""
+    from quasistatic.numeric.ensemble import Ensemble
+    from quasistatic.storage import load as read
+    from quasistatic.validate import Report, Row
+
+    return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble)})
 
 
 def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:

@@ -103,6 +103,12 @@ class Report:
 
         return report_text(self)
 
+    def save(self, path: str | Path) -> None:
+        """Keep the report in a JSON file for :func:`quasistatic.load`."""
+        from quasistatic.storage import save
+
+        save(self, path)
+
     def plot(self, path: str | Path | None = None) -> Any:
         """Theory and simulation over each other; returns the matplotlib figure, and saves it where a path is given."""
         from quasistatic.show.plot import plot_report

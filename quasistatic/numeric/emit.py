@@ -16,7 +16,7 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 
 from quasistatic.errors import ProblemError
-from quasistatic.symbols import expression
+from quasistatic.symbols import expression as as_expression
 
 Assignments = Sequence[tuple[sp.Symbol, sp.Expr]]
 
@@ -126,7 +126,7 @@ def emit(
     ProblemError
         For unknown functions, functions without a float64 counterpart, and symbols that are not given.
     """
-    targets = [expression(o) for o in outputs]
+    targets = [as_expression(o) for o in outputs]
     everything = [e for _, e in assignments] + targets
     require_closed(everything)
     replacements, reduced = sp.cse(everything, symbols=sp.numbered_symbols("#", real=True), order="canonical")

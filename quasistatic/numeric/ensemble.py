@@ -6,11 +6,15 @@ import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from quasistatic.numeric.arguments import Array
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def versions() -> dict[str, str]:
@@ -74,6 +78,12 @@ class Ensemble:
     def trajectories(self) -> int:
         """N."""
         return len(self.final)
+
+    def save(self, path: str | Path) -> None:
+        """Keep the ensemble in a JSON file for :func:`quasistatic.load`."""
+        from quasistatic.storage import save
+
+        save(self, path)
 
     def __repr__(self) -> str:
         last = f"step {self.steps[-1]}" if len(self.steps) else "no record"

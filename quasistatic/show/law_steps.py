@@ -134,7 +134,7 @@ def _curvature_word(word: Word) -> str:
         return rf"({i} - {j})^{{2}}"
     common = f"{power_tex(i, b)}{power_tex(j, b)}"
     if word.kind == "single":
-        return common
+        return common.strip()
     pair = f"{power_tex(i, a - b)}+ {power_tex(j, a - b)}"
     return pair if word.coefficient == 1 and not common else rf"{common}({pair.strip()})"
 

@@ -12,6 +12,7 @@ import sympy as sp
 
 from quasistatic.algebra.field import Field, normal
 from quasistatic.derivation import conditions as when
+from quasistatic.derivation.conventions import conventions
 from quasistatic.derivation.kernel import LAMBDA, LAMBDA_I, LAMBDA_J, Filter, Rational2, make_filter
 from quasistatic.derivation.potential import closed_form, density
 from quasistatic.derivation.reduction import Order, leading_term
@@ -193,6 +194,12 @@ class LawResult:
     def conditions(self) -> tuple[when.Condition, ...]:
         """Stability in every direction of curvature lambda, and what the theory neglects."""
         return (*when.stability(self.filter), *when.assumptions(False, self.linear.has_force))
+
+    @property
+    def conventions(self) -> str:
+        """What the symbols mean where papers differ: Hessian, noise, unit of time, regularizer; one a line."""
+        order = None if self.order.symbol is None else str(self.order.symbol)
+        return conventions(self.time, str(self.linear.dt), order, slow=False)
 
     def leading(self, name: str) -> LawResult:
         """The law at leading order in one hyperparameter, the others fixed."""

@@ -13,6 +13,7 @@ import sympy as sp
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation import potential
 from quasistatic.derivation.averaging import AveragedMap, general_map, linear_map, state_symbols
+from quasistatic.derivation.conventions import conventions
 from quasistatic.derivation.dense import Dense
 from quasistatic.derivation.geometry import Geometry, geometry
 from quasistatic.derivation.kernel import Filter, make_filter
@@ -159,6 +160,13 @@ class SlowResult:
             return when.assumptions(noisy, True)
         law = make_filter(self.linear)
         return (*when.stability(law), *when.assumptions(noisy, self.linear.has_force))
+
+    @property
+    def conventions(self) -> str:
+        """What the symbols mean where papers differ: Hessian, noise, unit of time, potential; one a line."""
+        dt = "1" if self.linear is None else str(self.linear.dt)
+        order = None if self.order.symbol is None else str(self.order.symbol)
+        return conventions(self.time, dt, order, slow=True)
 
     @cached_property
     def _potential(self) -> sp.Expr:

@@ -135,8 +135,8 @@ def _curvature_word(word: Word) -> str:
     common = f"{power_tex(i, b)}{power_tex(j, b)}"
     if word.kind == "single":
         return common.strip()
-    pair = f"{power_tex(i, a - b)}+ {power_tex(j, a - b)}"
-    return pair if word.coefficient == 1 and not common else rf"{common}({pair.strip()})"
+    pair = f"{power_tex(i, a - b)}+ {power_tex(j, a - b)}".strip()
+    return pair if word.coefficient == 1 and not common else rf"{common}({pair})"
 
 
 def _factors(result: LawResult, names: Names) -> Step:

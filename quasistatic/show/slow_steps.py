@@ -146,7 +146,7 @@ def _equilibrium(result: SlowResult, names: Names) -> Step:
     ]
     law = notation.law_of(result)
     if law is not None:
-        parts.append(Sentence(r"Without the memories and without a basis, this is for the parameters' block $V$ and the true Hessian $H$"))
+        parts.append(Sentence(r"Across the manifold, without memories and basis, this is for the parameters' block $V$ and the true Hessian $H$"))
         parts += basis_free(law)
     parts.append(Sentence("Its solution on this manifold is"))
     parts += show_matrix("V", sp.Matrix(result.variance), result.problem.parameters, names, "slow.variance")
@@ -212,10 +212,16 @@ def _drift_text(result: SlowResult) -> str:
     ito = r" - \tfrac12 G^{-1} T^{\mathsf T} \varphi''[D]" if noisy else ""
     force = " and the small force" if linear.has_force else ""
     diffusion = ", $D$ is the diffusion below" if noisy else ""
+    mixed = ""
+    if result.geometry.has_cross_noise:
+        mixed = (
+            r" Between tangent and normal directions $V$ stands here for $K(0, \lambda_j)\, \Sigma_{ij}$, which is the covariance of the fast"
+            " part and the correlation of both noises together."
+        )
     return (
         rf"In coordinates $u$ of the manifold the drift is $-{gain}\, G^{{-1}} \langle \partial_u H, V \rangle{ito}${force}."
         r" Here $\varphi(u)$ is the point with coordinates $u$, $T = \partial\varphi/\partial u$, $G = T^{\mathsf T} T$"
-        rf"{diffusion}, and $\langle A, B \rangle = \operatorname{{tr}}(A^{{\mathsf T}} B)$."
+        rf"{diffusion}, and $\langle A, B \rangle = \operatorname{{tr}}(A^{{\mathsf T}} B)$.{mixed}"
     )
 
 

@@ -204,11 +204,15 @@ def _word_tex(word: Word, middle: str) -> str:
     a, b = word.powers
     if word.kind == "commutator":
         return f"[H, [H, {middle}]]"
-    product = f"{power_tex('H', a)}{middle}{power_tex(' H', b)}"
+    product = _product(a, middle, b)
     if word.kind == "single":
         return product
-    pair = f"{product} + {power_tex('H', b)}{middle}{power_tex(' H', a)}"
+    pair = f"{product} + {_product(b, middle, a)}"
     return pair if word.coefficient == 1 else rf"\left({pair}\right)"
+
+
+def _product(left: int, middle: str, right: int) -> str:
+    return " ".join(p for p in (power_tex("H", left).strip(), middle, power_tex("H", right).strip()) if p)
 
 
 def power_tex(base: str, exponent: int) -> str:
@@ -287,13 +291,9 @@ def _entries(left: str, matrix: sp.MatrixBase, labels: Sequence[sp.Symbol], name
 
 
 def inline_rows(part: Part) -> tuple[str, ...]:
-    if isinstance(part, Equation):
-        return part.rows
-    return () if part.text == "with" else (rf"&\text{{{_untext(part.text)}}}",)
-
-
-def _untext(text: str) -> str:
-    return text.replace(r"\allowbreak{}", "")
+    """Rows of a part for a notebook, whose TeX knows no line breaks inside text."""
+    rows = part.rows if isinstance(part, Equation) else (rf"&\text{{{part.text}}}",)
+    return tuple(row.replace(r"\allowbreak{}", "") for row in rows)
 
 
 def dollars(rows: Sequence[str]) -> str:

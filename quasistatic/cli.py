@@ -5,6 +5,7 @@ Exit codes: 0, 1 for a failed validation, 2 for bad input, 130 after Ctrl-C. Hea
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 import traceback
@@ -139,6 +140,8 @@ def derive(
     with _exit_codes():
         for path in (latex, plot):
             _require_writable(path)
+        if plot is not None and importlib.util.find_spec("matplotlib") is None:
+            raise QuasistaticError('--plot needs matplotlib: pip install "quasistatic[plot]".')
         validate = validate or plot is not None
         if not validate and (values or start):
             raise QuasistaticError(
@@ -423,8 +426,6 @@ def _from_file(reference: str, kind: type[Any], what: str) -> Any:
 
 def _execute(file: Path) -> dict[str, Any]:
     """The names that a user's file defines; errors in it name file and line."""
-    import importlib.util
-
     if not file.is_file():
         raise QuasistaticError(f"there is no file {file}.")
     spec = importlib.util.spec_from_file_location(f"_quasistatic_{file.stem}", file)

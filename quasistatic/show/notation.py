@@ -154,7 +154,7 @@ def words(coefficients: Mapping[Powers, sp.Expr]) -> list[Word]:
 
 
 def order_text(result: SlowResult | LawResult) -> str:
-    """"exact" or "leading order in eta"."""
+    """How exact a result is: "exact", or "leading order in eta"."""
     symbol = result.order.symbol
     return "exact" if symbol is None else f"leading order in {symbol.name}"
 

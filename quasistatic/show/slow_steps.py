@@ -146,7 +146,7 @@ def _equilibrium(result: SlowResult, names: Names) -> Step:
     ]
     law = notation.law_of(result)
     if law is not None:
-        parts.append(Sentence(r"Across the manifold, without memories and basis, this is for the parameters' block $V$ and the true Hessian $H$"))
+        parts.append(Sentence("Across the manifold, without memories and basis, the parameters' block $V$ and the true Hessian $H$ obey"))
         parts += basis_free(law)
     parts.append(Sentence("Its solution on this manifold is"))
     parts += show_matrix("V", sp.Matrix(result.variance), result.problem.parameters, names, "slow.variance")
@@ -215,7 +215,7 @@ def _drift_text(result: SlowResult) -> str:
     mixed = ""
     if result.geometry.has_cross_noise:
         mixed = (
-            r" Between tangent and normal directions $V$ stands here for $K(0, \lambda_j)\, \Sigma_{ij}$, which is the covariance of the fast"
+            r" Between tangent and normal directions $V$ stands here for $K(0, \lambda_j)\, \Sigma_{ij}$, the covariance of the fast"
             " part and the correlation of both noises together."
         )
     return (

@@ -11,10 +11,13 @@ COMMON = (
 )
 SLOW = (
     "The drift is the mean change of the coordinates at the limit point of the noiseless iteration, Ito term included.",
-    "The potential Psi is that of the drift without its Ito part, which is -M^-1 dPsi/du with the induced metric M; no constants are dropped.",
+    "The potential Psi is that of the drift without its Ito part, which is -M^-1 dPsi/du with the induced metric M; no constants"
+    " are dropped.",
     "The state is ordered parameters first, then every optimizer variable for every parameter.",
 )
-LAW = ("The regularizer rho is per unit of time: the optimizer descends tr rho(H) along the minima; rho(0) = 0, log(lambda) has no constant.",)
+LAW = (
+    "The regularizer rho is per unit of time: the optimizer descends tr rho(H) along the minima; rho(0) = 0, log(lambda) has no constant.",
+)
 
 
 def unit(time: str, dt: str) -> str:

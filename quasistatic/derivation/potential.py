@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import sympy as sp
-from sympy.integrals.rationaltools import ratint
-from sympy.polys.polyerrors import PolynomialError
 
 from quasistatic.algebra.field import Field, is_zero, normal
 from quasistatic.derivation.geometry import Geometry
@@ -124,7 +123,7 @@ def trace(rho_prime: sp.Expr, geometry: Geometry) -> sp.Expr:
         total += at_zero * sp.log(normal((-1) ** len(characteristic) * characteristic[-1]))
     if polynomial != 0:
         for (power,), coefficient in sp.Poly(polynomial, LAMBDA).terms():
-            total += coefficient * _power_trace(geometry, power)
+            total += normal(coefficient * _power_trace(geometry, power))
     return total
 
 
@@ -226,13 +225,41 @@ def _integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
 
 
 def _rational_integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
-    try:
-        result = ratint(expression, u, real=True)
-    except (PolynomialError, NotImplementedError, ValueError):
-        raise NoClosedForm(_no_formula(expression, u)) from None
-    if result.has(sp.Integral, sp.RootSum):
-        raise NoClosedForm(_no_formula(expression, u))
-    return result
+    """A polynomial and logarithms: the denominator is factored over the other symbols, and every simple factor p whose
+    partial fraction is c p'/p gives c log p.
+
+    SymPy's own integrator is not used: with symbols in the coefficients it leaves the rational functions and hangs.
+    """
+    field = Field([expression, u])
+    element = field(expression)
+    index = field.generators.index(u)
+    others = [g for g in field.generators if g != u]
+    K = sp.QQ.frac_field(*others) if others else sp.QQ
+    numerator, denominator = (sp.Poly(part.as_expr(), u, domain=K) for part in (element.numer, element.denom))
+    whole, rest = numerator.div(denominator)
+    total = normal(whole.integrate().as_expr())
+    _, factors = element.denom.factor_list()
+    for base, exponent in factors:
+        if max(m[index] for m in base.monoms()) == 0:
+            continue
+        p = sp.Poly(base.as_expr(), u, domain=K)
+        if exponent > 1:
+            raise NoClosedForm(_no_formula(expression, u))
+        cofactor = denominator.exquo(p)
+        part = (rest * cofactor.rem(p).invert(p)).rem(p)
+        ratio, remainder = part.div(p.diff())
+        if remainder or ratio.degree() > 0:
+            raise NoClosedForm(_no_formula(expression, u))
+        coefficient = normal(ratio.as_expr())
+        total += coefficient * sp.log(_positive_where_stable(base.as_expr()))
+    return total
+
+
+def _positive_where_stable(expression: sp.Expr) -> sp.Expr:
+    """An argument of a logarithm with the sign that is positive at small hyperparameters: what is dropped is a constant."""
+    rng = np.random.default_rng(0)
+    at = {s: sp.Float(0.01 * rng.uniform(0.5, 1)) if s.is_positive else sp.Float(rng.uniform(0.2, 0.4)) for s in expression.free_symbols}
+    return expression if expression.xreplace(at) > 0 else sp.expand(-expression)
 
 
 def _no_formula(expression: sp.Expr, u: sp.Symbol) -> str:

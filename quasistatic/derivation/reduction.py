@@ -213,10 +213,11 @@ class Reduction:
         """Equilibrium covariance of the fast part of the whole state, (n, n), n = (1 + q) d."""
         full, d = self.filter, self.geometry.T.shape[0]
         n = full.n
-        blocks = [[self._block(a, b) for b in range(n)] for a in range(n)]
+        blocks = [[self.block(a, b) for b in range(n)] for a in range(n)]
         return sp.ImmutableMatrix(n * d, n * d, lambda i, j: blocks[i // d][j // d][i % d, j % d])
 
-    def _block(self, a: int, b: int) -> sp.Matrix:
+    def block(self, a: int, b: int) -> sp.Matrix:
+        """The block of ``covariance`` between states a and b (0 is the parameter), (d, d)."""
         g, f = self.geometry, self.filter
         d = g.T.shape[0]
         total = sp.zeros(d, d)

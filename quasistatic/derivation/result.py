@@ -144,9 +144,15 @@ class SlowResult:
         assert self.filter is not None
         return Reduction(self.filter, self.geometry, self.order).covariance()
 
-    @property
+    @cached_property
     def variance(self) -> sp.ImmutableMatrix:
-        """The parameters' block V of ``covariance``, (d, d)."""
+        """The parameters' block V of ``covariance``, (d, d).
+
+        With noise along the manifold its tangent-normal block is that of the fast part alone; the law's K(0, lambda)
+        also holds the correlation with the lasting displacement (the drift's ``correlation`` term).
+        """
+        if isinstance(self._engine, Reduction):
+            return sp.ImmutableMatrix(self._engine.block(0, 0))
         d = len(self.problem.parameters)
         return sp.ImmutableMatrix(self.covariance[:d, :d])
 

@@ -264,7 +264,7 @@ def _positive_where_stable(expression: sp.Expr) -> sp.Expr:
 
 def _no_formula(expression: sp.Expr, u: sp.Symbol) -> str:
     text = str(expression)
-    shown = text if len(text) < 200 else text[:200] + "..."
+    shown = text if len(text) < 120 else f"omega ({expression.count_ops()} operations)"
     return (
         f"the potential exists, but its integral over {u} of {shown} has no closed form here;"
         " flow.regularizer(u) of a compiled flow integrates it."

@@ -1,7 +1,7 @@
 """Stationary covariances of linear filters from their polynomials, without a state-space equation.
 
 Two filters n_i(z)/p_i(z) and n_j(z)/p_j(z) driven by the same white noise have a stationary covariance that is bilinear
-in the numerators: sum over r, c of n_i[r] n_j[c] T[r, c], with T the Gramian of 1/p_i and 1/p_j (engine, section 3.1).
+in the numerators: sum over r, c of n_i[r] n_j[c] T[r, c], with T the Gramian of 1/p_i and 1/p_j (theory, section 3.1).
 """
 
 from __future__ import annotations

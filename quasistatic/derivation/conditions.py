@@ -1,4 +1,4 @@
-"""When a result holds: stability inequalities, and the sizes of what the theory neglects (engine, section 5)."""
+"""When a result holds: stability inequalities, and the sizes of what the theory neglects (theory, section 5)."""
 
 from __future__ import annotations
 

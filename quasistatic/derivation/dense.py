@@ -1,7 +1,7 @@
 """The reduction theorem on the whole state, without any structure: the fallback, and the oracle of the structured routes.
 
 drift     = P (1/2 F''[V] + F''[Q_tf A#^T]) + 1/2 A# F''[Q_tt]
-diffusion = Q_tt            (engine, section 2)
+diffusion = Q_tt            (theory, section 2)
 """
 
 from __future__ import annotations

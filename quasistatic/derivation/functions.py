@@ -2,7 +2,7 @@
 
 On r normal directions K(h, h)[S] = sum_{p, q < r} c_pq h^p S (h^T)^q, with c_pq rational in the coefficients of the
 characteristic polynomial of h. They are found once for every rule, in fresh symbols for those coefficients, by inverting
-the kernel's denominator modulo the characteristic polynomial (engine, section 3.1).
+the kernel's denominator modulo the characteristic polynomial (theory, section 3.1).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The law for any loss: covariance kernels of a linear filter of the gradient (engine, sections 3.1 and 4).
+"""The law for any loss: covariance kernels of a linear filter of the gradient (theory, sections 3.1 and 4).
 
 In the Hessian's eigenbasis the equilibrium covariance is V_ij = K(lambda_i, lambda_j) Sigma_ij. With p_l(z) = (z-1) d(z)
 + l n(z) (in continuous time s d(s) + l n(s)) every state of the optimizer is the filter N_a/p_l of the gradient noise, and

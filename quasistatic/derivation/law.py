@@ -100,7 +100,7 @@ class LawResult:
 
     @cached_property
     def kernel(self) -> sp.Expr:
-        """K(lambda_i, lambda_j): V_ij = K Sigma_ij in the eigenbasis of the true Hessian (engine, section 3.1)."""
+        """K(lambda_i, lambda_j): V_ij = K Sigma_ij in the eigenbasis of the true Hessian (theory, section 3.1)."""
         return self.rational.at(LAMBDA_I, LAMBDA_J)
 
     @cached_property

@@ -3,7 +3,7 @@
 For linear filters the flatness and correlation terms together are -(gain/2) P d3f[V] with V_ij = K(lambda_i, lambda_j)
 Sigma_ij for all pairs but tangent-tangent; in coordinates u
 
-    E[du] = -(gain/2) G^-1 <dH/du, V> - (1/2) G^-1 T^T phi''[D],   D = gain^2 G^-1 T^T Sigma T G^-1   (engine, 3.1).
+    E[du] = -(gain/2) G^-1 <dH/du, V> - (1/2) G^-1 T^T phi''[D],   D = gain^2 G^-1 T^T Sigma T G^-1   (theory, section 3.1).
 """
 
 from __future__ import annotations

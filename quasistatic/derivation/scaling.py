@@ -1,4 +1,4 @@
-"""The SDE of a rule under its declared scaling: the leading order in a small number e (engine, section 2)."""
+"""The SDE of a rule under its declared scaling: the leading order in a small number e (theory, section 2)."""
 
 from __future__ import annotations
 

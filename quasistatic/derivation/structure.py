@@ -1,4 +1,4 @@
-"""Which kind of rule it is: a linear filter of the gradient, or something more general (engine, sections 1 and 3)."""
+"""Which kind of rule it is: a linear filter of the gradient, or something more general (theory, sections 1 and 3)."""
 
 from __future__ import annotations
 

@@ -97,7 +97,7 @@ class Scaling:
     """The papers' scaling of hyperparameters and states in a small number e, and the time of one iteration.
 
     ``values`` maps names to expressions in ``e`` and new symbols; ``dt`` is the time step as an expression in the
-    hyperparameters. The continuous form of a rule is its leading order in e (engine, section 2).
+    hyperparameters. The continuous form of a rule is its leading order in e (theory, section 2).
     """
 
     e: sp.Symbol

@@ -1,4 +1,4 @@
-"""What the theory neglects at a point, as numbers: the other half of the conditions (engine, section 5)."""
+"""What the theory neglects at a point, as numbers: the other half of the conditions (theory, section 5)."""
 
 from __future__ import annotations
 

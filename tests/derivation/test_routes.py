@@ -198,7 +198,7 @@ def test_lookahead_holds_the_parameter_in_its_memory():
 
 
 def test_no_potential_for_a_generic_constant_noise():
-    """AGM page, section 4 item 8: omega is not closed; its curl at (.5, .3) is known, (eta^2/2)*0.0097403 per iteration."""
+    """A known counterexample: omega is not closed, its curl at (.5, .3) is (eta^2/2)*0.0097403 per iteration."""
     a, b = qs.symbols("a b")
     hessian = sp.Matrix([[2 + x1, x2], [x2, 3 - x1]])
     vec = sp.Matrix([a, b])

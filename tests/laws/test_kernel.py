@@ -38,7 +38,7 @@ def spd(rng: np.random.Generator, n: int, low: float, high: float) -> np.ndarray
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_covariance_of_a_random_hessian_and_noise(name):
-    """V of the kernel solves the full Kronecker Stein equation of SciPy (page, section 5(c))."""
+    """V of the kernel solves the full Kronecker Stein equation of SciPy."""
     hyper, matrices = NUMBERS[name]
     A, b = (np.array(m, dtype=float) for m in matrices(**hyper))
     rng = np.random.default_rng(3)
@@ -82,7 +82,7 @@ SCALED = ["sgd", "heavy_ball", "heavy_ball_velocity", "ema_momentum", "nesterov"
 
 @pytest.mark.parametrize("name", SCALED)
 def test_lyapunov_is_the_leading_order_of_stein(name):
-    """Under the declared scaling (engine, section 2) the exact kernel tends to the SDE's."""
+    """Under the declared scaling (theory, section 2) the exact kernel tends to the SDE's."""
     rule = qs.zoo.RULES[name]
     e = rule.scaling.e
     substitution = {rule.trace.hyperparameters[n]: v for n, v in rule.scaling.values.items() if n in rule.hyperparameters}

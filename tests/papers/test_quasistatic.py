@@ -53,7 +53,7 @@ def test_nesterov(problem):
 
 
 def test_qhm(problem):
-    a, q = 2 * H, sigma**2 * H  # adaptive_inertia 3.1: true curvature a, noise variance q
+    a, q = 2 * H, sigma**2 * H  # true curvature a, noise variance q
     V = (
         eta * q * (1 - beta**2 + eta * a * beta * (1 - nu) * (1 + beta - 2 * beta * nu))
         / (a * (1 - beta + eta * a * beta * (1 - nu)) * (2 * (1 + beta) - eta * a * (1 + beta - 2 * beta * nu)))
@@ -90,7 +90,7 @@ def test_erratum_3_half_hessian_would_not_fit():
 
 
 def test_exact_counterpart_of_equation_39():
-    """5(b), true Hessian: HV + VH + mu*eta/((1-mu)^2 (1+mu)) [H,[H,V]] - eta/(1+mu) HVH = (eta/(1-mu)) Sigma."""
+    """True Hessian: HV + VH + mu*eta/((1-mu)^2 (1+mu)) [H,[H,V]] - eta/(1+mu) HVH = (eta/(1-mu)) Sigma."""
     left, right = coefficients(qs.zoo.heavy_ball_velocity, "iteration")
     c = mu * eta / ((1 - mu) ** 2 * (1 + mu))
     expected = {(0, 1): 1, (1, 0): 1, (2, 0): c, (0, 2): c, (1, 1): -2 * c - eta / (1 + mu)}
@@ -118,9 +118,9 @@ def test_sgd_matrix_equations():
 
 
 def test_regularizers():
-    """-log det regularizers of 5(b): SGD and heavy ball, Hessian noise; SGD, isotropic noise."""
+    """-log det regularizers: SGD and heavy ball, Hessian noise; SGD, isotropic noise."""
     alpha = sp.Symbol("alpha", positive=True)
-    # page: Psi = -(eta sigma^2/4) log det(1 - eta H/2), true Hessian, alpha = sigma^2/2
+    # half Hessian: Psi = -(eta sigma^2/4) log det(1 - eta H/2), true Hessian, alpha = sigma^2/2
     assert qs.derive(qs.zoo.sgd).regularizer() == -alpha * eta * sp.log(1 - eta * lam / 2) / 2
     heavy = -eta * alpha * (1 + mu) / (2 * (1 - mu) ** 2) * sp.log(1 - eta * lam / (2 * (1 + mu)))
     assert sp.expand_log(qs.derive(qs.zoo.heavy_ball).regularizer() - heavy).equals(0)

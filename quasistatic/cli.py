@@ -142,6 +142,8 @@ def derive(
             _require_writable(path)
         if plot is not None and importlib.util.find_spec("matplotlib") is None:
             raise QuasistaticError('--plot needs matplotlib: pip install "quasistatic[plot]".')
+        if plot is not None and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
+            raise OutputError(f"--plot {plot}: the name must end in .png, .pdf or .svg.")
         validate = validate or plot is not None
         if not validate and (values or start):
             raise QuasistaticError(

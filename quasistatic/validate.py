@@ -35,6 +35,8 @@ SIGMAS = 5.0
 RECORDS = 100
 #: Part of the records, at the start, that the fast variance leaves out.
 WARM_UP = 0.2
+#: What the integration of the slow ODE is off by at most, relative to the size of its path; part of every error.
+ODE_ACCURACY = 1e-9
 #: Slow SDE trajectories per simulated one: the theory's own sampling error must not dominate.
 OVERSAMPLING = 4
 
@@ -365,7 +367,8 @@ def _ode(flow: Flow, run: _Run, clock: Array) -> tuple[Array, Array]:
             shift[i] = scale
             slope = (_flow_at(flow, start + shift, clock) - _flow_at(flow, start - shift, clock)) / (2 * scale)
             rest = rest - slope[:, None, :] * (run.u[0, :, i] - start[i])[None, :, None]
-    return theory, rest.std(axis=1, ddof=1) / np.sqrt(N)
+    sampling = rest.std(axis=1, ddof=1) / np.sqrt(N)
+    return theory, np.hypot(sampling, ODE_ACCURACY * np.abs(theory).max(axis=0))
 
 
 def _flow_at(flow: Flow, start: Array, clock: Array) -> Array:

@@ -143,6 +143,12 @@ def test_the_main_job(tmp_path: Path) -> None:
     assert (tmp_path / "heavy_ball.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", qs.zoo.RULES)
+def test_every_rule_validates_with_its_example_values(name: str) -> None:
+    result = run("derive", name, "--problem", "valley", "--validate")
+    assert result.exit_code == 0, result.output
+
+
 def test_validation_uses_the_given_numbers() -> None:
     result = run(
         "derive", "sgd", "--problem", "valley", "--validate", "--set", "eta=1/500", "--start", "x=3", "--steps", "2000", "--seed", "5"

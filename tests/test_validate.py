@@ -203,3 +203,10 @@ def test_divergence_names_the_step():
     assert caught.value.step >= 1
     assert str(caught.value.step) in str(caught.value)
     assert caught.value.runs.steps[-1] < caught.value.step
+
+
+def test_a_path_that_has_decayed_to_rounding_still_agrees(slow):
+    """x is 1e-16 at the end: the error of the ODE's integration belongs to the error bar."""
+    report = slow.validate(start={x: 3}, steps=400_000, trajectories=32, **{**HYPER, "eta": 5e-2, "alpha": 0.05})
+    assert abs(report.theory[-1, 0]) < 1e-9
+    assert report.passed, str(report)

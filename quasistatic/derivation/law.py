@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
 import sympy as sp
 
@@ -201,7 +201,7 @@ class LawResult:
         order = None if self.order.symbol is None else str(self.order.symbol)
         return conventions(self.time, str(self.linear.dt), order, slow=False)
 
-    def leading(self, name: str) -> LawResult:
+    def leading(self, name: str) -> Self:
         """The law at leading order in one hyperparameter, the others fixed."""
         return type(self)(self.rule, self.time_kind, Order(hyperparameter(self.rule, name)))
 

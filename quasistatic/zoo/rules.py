@@ -55,7 +55,7 @@ def qhm(z: Any, g: Any, d: Any, *, eta: Any, beta: Any, nu: Any, weight_decay: A
         "eta": "e**2", "beta1": "1 - c1*e", "beta2": "1 - c2*e", "beta3": "1 - c3*e", "v1": "-p1/e", "v2": "-p2/e", "v3": "-p3/e",
     },
     dt="eta",
-    examples={"eta": 1e-3},
+    examples={"eta": 1e-4},
 )  # fmt: skip
 def aggmo(
     z: Any,

@@ -1,4 +1,4 @@
-"""The command line: ``quasistatic list`` and ``quasistatic derive``.
+"""The command line: ``quasistatic list``, ``quasistatic derive`` and ``quasistatic reproduce``.
 
 Exit codes: 0, 1 for a failed validation, 2 for bad input, 130 after Ctrl-C. Heavy imports happen inside the commands.
 """
@@ -8,23 +8,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
-from quasistatic.errors import (
-    HyperparameterError,
-    OutputError,
-    ParseError,
-    ProblemError,
-    QuasistaticError,
-    RuleError,
-    SimulationDiverged,
-    StartError,
-    suggestion,
-)
+from quasistatic.cli.inputs import assigned_numbers, fixed_rule, load_problem, load_rule, zoo_problem
+from quasistatic.errors import HyperparameterError, OutputError, QuasistaticError, SimulationDiverged, StartError, suggestion
 
 try:
     import typer
@@ -32,13 +23,12 @@ except ImportError:  # the library works without its ``cli`` extra
     typer = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    import sympy as sp
-
     from quasistatic.dynamics import Law, SlowDynamics
-    from quasistatic.model.noise import Noise
     from quasistatic.model.problem import Problem
     from quasistatic.model.rule import Rule
+    from quasistatic.validate import Report
 
+FORMATS = ("text", "latex", "json")
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 STEPS, TRAJECTORIES = 40_000, 128
 #: The problem on which a rule is shown where none is given.
@@ -55,10 +45,11 @@ def main() -> None:
 
 def make_app() -> typer.Typer:
     """The commands as a typer application."""
-    app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(add_completion=True, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.callback()(_quasistatic)
     app.command("list")(list_zoo)
     app.command("derive")(derive)
+    app.command("reproduce")(reproduce)
     return app
 
 
@@ -93,9 +84,21 @@ def list_zoo() -> None:
 
 def derive(
     rule: Annotated[
-        str, typer.Argument(metavar="NAME | FILE.py:NAME", help="A rule of `quasistatic list`, or your own (the file is executed).")
+        str,
+        typer.Argument(
+            metavar="NAME | FILE.py:NAME",
+            help="A rule of `quasistatic list`, or your own (the file is executed).",
+            autocompletion=lambda incomplete: complete_rules(incomplete),
+        ),
     ],
-    problem: Annotated[str, typer.Option(metavar="NAME | FILE.py:NAME", help="A problem of `quasistatic list`, or your own.")] = "",
+    problem: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME | FILE.py:NAME",
+            help="A problem of `quasistatic list`, or your own.",
+            autocompletion=lambda incomplete: complete_problems(incomplete),
+        ),
+    ] = "",
     loss: Annotated[str, typer.Option(metavar="EXPR", help='The loss, e.g. "(1+x**2)*y**2"; needs --minima.')] = "",
     minima: Annotated[str, typer.Option(metavar="Y=EXPR,...", help="Parameters on the manifold of minima, e.g. y=0.")] = "",
     coordinates: Annotated[
@@ -114,7 +117,9 @@ def derive(
     fix: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Put an exact number into the derivation; repeatable.")] = None,
     free: Annotated[list[str] | None, typer.Option(metavar="K", help="Turn a default of the rule back into a symbol; repeatable.")] = None,
     leading: Annotated[str, typer.Option(metavar="K", help="Results at leading order in this hyperparameter, e.g. eta.")] = "",
+    form: Annotated[str, typer.Option("--format", metavar="FORM", help="What is printed: text, latex or json.")] = "text",
     latex: Annotated[Path | None, typer.Option(metavar="PATH", help="Write the derivation as a LaTeX document.")] = None,
+    save: Annotated[Path | None, typer.Option(metavar="PATH", help="Keep the result as JSON for qs.load.")] = None,
     validate: Annotated[bool, typer.Option("--validate", help="Simulate the rule and compare; exit code 1 where they differ.")] = False,
     plot: Annotated[Path | None, typer.Option(metavar="PATH", help="Draw the validation (implies --validate), e.g. valley.png.")] = None,
     values: Annotated[
@@ -138,8 +143,10 @@ def derive(
     Numbers may be 0.9, 9/10, 1e-3 or pi/6. Text is parsed, never executed; only FILE.py is run, as Python.
     """
     with _exit_codes():
-        for path in (latex, plot):
+        for path in (latex, plot, save):
             _require_writable(path)
+        if form not in FORMATS:
+            raise QuasistaticError(f"there is no format {form!r}.{suggestion(form, FORMATS)} There is: {', '.join(FORMATS)}.")
         if plot is not None and importlib.util.find_spec("matplotlib") is None:
             raise QuasistaticError('--plot needs matplotlib: pip install "quasistatic[plot]".')
         if plot is not None and plot.suffix.lower() not in (".png", ".pdf", ".svg"):
@@ -149,8 +156,8 @@ def derive(
             raise QuasistaticError(
                 "--set and --start give numbers to the validation: add --validate. --fix K=V puts a number into the derivation."
             )
-        the_rule = _fixed(load_rule(rule), fix or (), free or ())
-        the_problem = _problem(problem, loss, minima, coordinates, parameters, noise)
+        the_rule = fixed_rule(load_rule(rule), fix or (), free or ())
+        the_problem = load_problem(problem, loss, minima, coordinates, parameters, noise)
         if the_problem is None:
             slow = _on_example(the_rule, time, noise)
             law = _law(slow)
@@ -159,13 +166,22 @@ def derive(
         if leading:
             law, slow = law and law.leading(leading), slow.leading(leading)
         numbers = _numbers(slow, values or (), start or ()) if validate else None
-        print("\n\n".join(str(result) for result in (law, slow) if result is not None))
-        if latex is not None:
-            slow.to_latex(latex)
-            print(f"\nwrote {latex}")
-        if numbers is not None:
-            options = {"steps": steps, "trajectories": trajectories, "seed": seed, "threads": threads, "extrapolate": extrapolate}
-            _validate(slow, numbers, plot, options)
+        results = [result for result in (law, slow) if result is not None]
+        if form != "json":
+            print("\n\n".join(str(r) if form == "text" else r.latex(standalone=False) for r in results))
+        # beside JSON nothing else may stand on stdout
+        say = partial(print, file=sys.stderr if form == "json" else sys.stdout, flush=True)
+        for path, write in ((latex, slow.to_latex), (save, slow.save)):
+            if path is not None:
+                write(path)
+                say(f"\nwrote {path}")
+        options = {"steps": steps, "trajectories": trajectories, "seed": seed, "threads": threads, "extrapolate": extrapolate}
+        report = None if numbers is None else _validate(slow, numbers, plot, options, say)
+        if form == "json":
+            _print_json(results, report)
+        elif report is not None:
+            print(report)
+        _leave(report)
 
 
 # -- what the commands are made of -------------------------------------------------------------------------------------
@@ -232,7 +248,7 @@ def _law(slow: SlowDynamics) -> Law | None:
 def _on_example(rule: Rule, time: str, noise: str) -> SlowDynamics:
     """The slow dynamics on the example problem, whose symbols the rule may not use."""
     try:
-        return _derive(rule, _zoo_problem(EXAMPLE_PROBLEM, noise), time)
+        return _derive(rule, zoo_problem(EXAMPLE_PROBLEM, noise), time)
     except HyperparameterError as error:
         raise HyperparameterError(f"{error} Or give another problem than the example: --problem, or --loss and --minima.") from None
 
@@ -245,20 +261,79 @@ class _Numbers(NamedTuple):
     examples: str
 
 
-def _validate(slow: SlowDynamics, numbers: _Numbers, plot: Path | None, options: dict[str, Any]) -> None:
+def _validate(slow: SlowDynamics, numbers: _Numbers, plot: Path | None, options: dict[str, Any], say: Callable[[str], None]) -> Report:
     if numbers.examples:
-        print(f"\nexample values, which --set and --start change: {numbers.examples}")
-    print(flush=True)
+        say(f"\nexample values, which --set and --start change: {numbers.examples}\n")
     with _progress_bar() as progress:
         report = slow.validate(numbers.start, progress=progress, **options, **numbers.values)
-    print(report)
     if plot is not None:
         report.plot(plot)
-        print(f"wrote {plot}")
-    if report.interrupted:
+        say(f"wrote {plot}")
+    return report
+
+
+def _leave(report: Report | None) -> None:
+    """The exit code of a validation."""
+    if report is not None and report.interrupted:
         raise KeyboardInterrupt
-    if not report.passed:
+    if report is not None and not report.passed:
         raise typer.Exit(FAILED)
+
+
+def _print_json(results: Sequence[Any], report: Report | None) -> None:
+    import json
+
+    from quasistatic.show.data import data, report_data
+
+    named = {("law" if hasattr(r, "kernel") else "slow"): data(r) for r in results}
+    if report is not None:
+        named["validation"] = report_data(report)
+    print(json.dumps(named, indent=1))
+
+
+def reproduce(
+    figure: Annotated[
+        str, typer.Argument(metavar="FIGURE", help="fig1, fig2 or fig3.", autocompletion=lambda incomplete: complete_figures(incomplete))
+    ],
+    output: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the picture goes; FIGURE.png by default.")] = None,
+    scale: Annotated[float, typer.Option(min=0.01, max=1.0, help="Part of the full ensemble: smaller is quicker and noisier.")] = 1.0,
+) -> None:
+    """Simulate a figure of the quasistatic paper, compare with the theory, and draw it; exit code 1 where they differ."""
+    with _exit_codes():
+        from quasistatic.studies.figures import FIGURES
+
+        if figure not in FIGURES:
+            raise QuasistaticError(f"there is no figure {figure!r}.{suggestion(figure, FIGURES)} There is: {', '.join(FIGURES)}.")
+        path = output or Path(f"{figure}.png")
+        _require_writable(path)
+        with _progress_bar() as progress:
+            study = FIGURES[figure](scale=scale, progress=progress)
+        print(study)
+        study.plot(path)
+        print(f"wrote {path}")
+        if not study.passed:
+            raise typer.Exit(FAILED)
+
+
+def complete_rules(incomplete: str) -> list[str]:
+    """Names of the zoo's rules that begin so."""
+    from quasistatic import zoo
+
+    return [n for n in zoo.RULES if n.startswith(incomplete)]
+
+
+def complete_problems(incomplete: str) -> list[str]:
+    """Names of the zoo's problems that begin so."""
+    from quasistatic import zoo
+
+    return [n for n in zoo.PROBLEMS if n.startswith(incomplete)]
+
+
+def complete_figures(incomplete: str) -> list[str]:
+    """Names of the figures that begin so."""
+    from quasistatic.studies.figures import FIGURES
+
+    return [n for n in FIGURES if n.startswith(incomplete)]
 
 
 @contextmanager
@@ -281,10 +356,10 @@ def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> 
     rule, problem = slow.rule, slow.problem
     names = [*rule.hyperparameters, *(c.name for c in problem.constants)]
     points = [c.name for c in slow.coordinates]
-    values = _assigned(
+    values = assigned_numbers(
         "--set", given, names, HyperparameterError, {n: f"{rule.name} fixes {n}; --fix {n}=... changes it" for n in rule.fixed}
     )
-    where = _assigned("--start", start, points, StartError, {})
+    where = assigned_numbers("--start", start, points, StartError, {})
     examples = {**problem.examples, **rule.examples}
     used = {n: examples[n] for n in (*names, *points) if n not in values and n not in where and n in examples}
     for flag, listed in (("--set", names), ("--start", points)):
@@ -295,157 +370,3 @@ def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> 
     chosen = {**used, **values, **where}
     examples_used = ", ".join(f"{n}={v:g}" for n, v in used.items())
     return _Numbers({n: chosen[n] for n in names}, {n: chosen[n] for n in points}, examples_used)
-
-
-def _assigned(
-    flag: str, texts: Iterable[str], names: Sequence[str], error: type[QuasistaticError], remarks: Mapping[str, str]
-) -> dict[str, sp.Expr]:
-    """``k=v`` texts as exact numbers, each name known and given once."""
-    from quasistatic.parse import parse_assignments, parse_number
-
-    found: dict[str, Any] = {}
-    for name, text in (pair for t in texts for pair in parse_assignments(t)):
-        if name in remarks:
-            raise error(f"{flag} {name}: {remarks[name]}.")
-        if name not in names:
-            raise error(f"{flag}: there is no {name}.{suggestion(name, names)} There is: {', '.join(names) or 'nothing to set'}.")
-        if name in found:
-            raise error(f"{flag}: {name} is given twice.")
-        found[name] = parse_number(text, f"{flag} {name}")
-    return found
-
-
-# -- rules and problems from text --------------------------------------------------------------------------------------
-
-
-def load_rule(reference: str) -> Rule:
-    """A rule of the zoo, or ``FILE.py:NAME``."""
-    from quasistatic import zoo
-    from quasistatic.model.rule import Rule
-
-    if _is_file(reference):
-        found: Rule = _from_file(reference, Rule, "update rule (a function with @qs.optimizer)")
-        return found
-    if reference not in zoo.RULES:
-        known = ", ".join(zoo.RULES)
-        raise RuleError(
-            f"there is no rule {reference!r} in the zoo.{suggestion(reference, zoo.RULES)} It has: {known}. Your own: FILE.py:NAME."
-        )
-    return zoo.RULES[reference]
-
-
-def _fixed(rule: Rule, fix: Iterable[str], free: Iterable[str]) -> Rule:
-    rule = rule.free(*free)
-    return rule.fix(**_assigned("--fix", fix, list(rule.trace.hyperparameters), HyperparameterError, {}))
-
-
-def _zoo_problem(name: str, noise: str) -> Problem:
-    from quasistatic import zoo
-
-    if name not in zoo.PROBLEMS:
-        known = ", ".join(zoo.PROBLEMS)
-        raise ProblemError(
-            f"there is no problem {name!r} in the zoo.{suggestion(name, zoo.PROBLEMS)} It has: {known}. Your own: FILE.py:NAME."
-        )
-    problem = zoo.PROBLEMS[name]()
-    return problem.with_noise(_noise(noise)) if noise else problem
-
-
-def _problem(problem: str, loss: str, minima: str, coordinates: str, parameters: str, noise: str) -> Problem | None:
-    """The problem that the options describe; None where they describe none."""
-    from quasistatic.model.problem import Problem
-
-    described = {"--loss": loss, "--minima": minima, "--coordinates": coordinates, "--parameters": parameters}
-    if problem:
-        extra = [flag for flag, text in described.items() if text]
-        if extra:
-            raise ProblemError(f"--problem {problem} is complete: leave out {', '.join(extra)}.")
-        if not _is_file(problem):
-            return _zoo_problem(problem, noise)
-        found: Problem = _from_file(problem, Problem, "problem (a qs.Problem)")
-        return found.with_noise(_noise(noise)) if noise else found
-    if not any(described.values()):
-        return None
-    for flag in ("--loss", "--minima"):
-        if not described[flag]:
-            raise ProblemError(f'{flag} is missing; a problem is for example --loss "(1+x**2)*y**2" --minima y=0.')
-    return _described_problem(loss, minima, coordinates, parameters, _noise(noise))
-
-
-def _described_problem(loss: str, minima: str, coordinates: str, parameters: str, noise: Noise) -> Problem:
-    from quasistatic.model.problem import Problem
-    from quasistatic.parse import parse_assignments, parse_expression
-    from quasistatic.symbols import symbols
-
-    def parse(text: str) -> sp.Expr:
-        return parse_expression(text, symbol=symbols)
-
-    def assigned(text: str) -> dict[Any, sp.Expr]:
-        pairs = parse_assignments(text)
-        repeated = {name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1}
-        if repeated:
-            raise ParseError(f"{', '.join(sorted(repeated))} is given twice in {text!r}.")
-        return {parse(name): parse(value) for name, value in pairs}
-
-    listed = [parse(name) for name in parameters.split(",")] if parameters else None
-    spelt = {"loss": parse(loss), "minima": assigned(minima), "coordinates": assigned(coordinates) if coordinates else None}
-    used = {s.name for e in (spelt["loss"], *spelt["minima"].values()) for s in e.free_symbols}
-    strength = next(iter(vars(noise).values()))
-    if strength.name in used:
-        raise ProblemError(f"{strength.name} is the strength of the noise: give the {strength.name} of the problem another name.")
-    return Problem(**spelt, noise=noise, parameters=listed)
-
-
-def _noise(model: str) -> Noise:
-    from quasistatic.model.noise import HessianNoise, IsotropicNoise
-    from quasistatic.symbols import positive
-
-    alpha, sigma = positive("alpha"), positive("sigma")
-    models = {"hessian": HessianNoise(alpha), "isotropic": IsotropicNoise(sigma), "normal": IsotropicNoise(sigma, normal_only=True)}
-    if (model or "hessian") not in models:
-        raise ProblemError(f"there is no noise model {model!r}.{suggestion(model, models)} There is: {', '.join(models)}.")
-    return models[model or "hessian"]
-
-
-def _is_file(reference: str) -> bool:
-    return reference.endswith(".py") or ".py:" in reference
-
-
-def _from_file(reference: str, kind: type[Any], what: str) -> Any:
-    """The object NAME of a user's FILE.py, which is executed."""
-    file, _, name = reference.rpartition(":") if not reference.endswith(".py") else (reference, "", "")
-    found = _execute(Path(file))
-    names = [n for n, value in found.items() if isinstance(value, kind)]
-    listed = f"It has: {', '.join(names)}." if names else f"There is no {what} in it."
-    if not name:
-        raise QuasistaticError(f"{file}: say which one, {file}:NAME. {listed}")
-    if name not in found:
-        raise QuasistaticError(f"{file} has no {name!r}.{suggestion(name, names)} {listed}")
-    if not isinstance(found[name], kind):
-        raise QuasistaticError(f"{name} in {file} is a {type(found[name]).__name__}, not an {what}. {listed}")
-    return found[name]
-
-
-def _execute(file: Path) -> dict[str, Any]:
-    """The names that a user's file defines; errors in it name file and line."""
-    if not file.is_file():
-        raise QuasistaticError(f"there is no file {file}.")
-    spec = importlib.util.spec_from_file_location(f"_quasistatic_{file.stem}", file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    sys.path.insert(0, str(file.resolve().parent))  # as for a script: it may import its neighbours
-    try:
-        spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # whatever the file raises, sys.exit() too, is the user's mistake and not ours
-        line = error.lineno if isinstance(error, SyntaxError) else None
-        for frame in traceback.extract_tb(error.__traceback__):
-            if Path(frame.filename) == file or Path(frame.filename) == file.resolve():
-                line = frame.lineno
-        raise QuasistaticError(f"{file}, line {line}: {type(error).__name__}: {error}") from None
-    finally:
-        sys.path.pop(0)
-    return vars(module)

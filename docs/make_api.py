@@ -58,7 +58,7 @@ def prose(text: str) -> str:
     for part in parts:
         if part.startswith("``"):
             out.append(f"`{part[2:-2].strip()}`")
-        elif part.startswith(":"):
+        elif re.match(r":\w+:`", part):
             out.append("`" + part.split("`")[1].replace("quasistatic.", "qs.", 1) + "`")
         else:
             out.append(part.replace("<", "&lt;").replace("**", r"\*\*"))
@@ -99,10 +99,11 @@ def _term(line: str) -> str:
 # -- signatures --------------------------------------------------------------------------------------------------------
 
 
-def signature(function: Callable[..., Any], name: str) -> str:
-    """``name(...)`` with annotations as they are written, without self."""
+def signature(function: Callable[..., Any], name: str, drop: tuple[str, ...] = ()) -> str:
+    """``name(...)`` with annotations as they are written, without self and private arguments."""
     found = inspect.signature(function)
-    parameters = [p for p in found.parameters.values() if p.name not in ("self", "cls") and not p.name.startswith("_")]
+    dropped = ("self", "cls", *drop)
+    parameters = [p for p in found.parameters.values() if p.name not in dropped and not p.name.startswith("_")]
     parts: list[str] = []
     keyword_only = False
     for p in parameters:
@@ -116,7 +117,7 @@ def signature(function: Callable[..., Any], name: str) -> str:
         if p.default is not p.empty:
             text += f" = {p.default!r}" if p.annotation is not p.empty else f"={p.default!r}"
         parts.append(text)
-    result = "" if found.return_annotation is found.empty else f" -> {_annotation(found.return_annotation)}"
+    result = "" if inspect.isclass(function) or found.return_annotation is found.empty else f" -> {_annotation(found.return_annotation)}"
     line = f"{name}({', '.join(parts)}){result}"
     return line if len(line) <= 110 else f"{name}(\n" + "".join(f"    {p},\n" for p in parts) + f"){result}"
 
@@ -136,8 +137,15 @@ def function_entry(name: str, function: Callable[..., Any], level: int = 3) -> I
     """Heading, signature and text of a function or method."""
     target = DELEGATES.get(function, function)
     yield f"{'#' * level} {name}"
-    yield _block(signature(target, name.rpartition(".")[2] if level > 3 else f"qs.{name}"))
-    yield markdown(target.__doc__)
+    yield _block(signature(target, name.rpartition(".")[2] if level > 3 else f"qs.{name}", drop=("result",) if level > 3 else ()))
+    yield markdown(function.__doc__ if target is function else _with_arguments(function.__doc__, target.__doc__))
+
+
+def _with_arguments(own: str | None, other: str | None) -> str:
+    """The first sentence of one docstring, with the sections of another."""
+    summary = inspect.cleandoc(own or "").split("; arguments as for")[0].splitlines()[0].rstrip(".") + "."
+    _, header, rest = inspect.cleandoc(other or "").partition("Parameters\n")
+    return f"{summary}\n\n{header}{rest}"
 
 
 def class_entry(name: str, cls: type) -> Iterator[str]:
@@ -210,7 +218,10 @@ def problem_entry(name: str, make: Callable[..., Any]) -> Iterator[str]:
 
 def error_entry(name: str, error: type) -> str:
     """One line for an exception."""
-    return f"* `{name}`({error.__bases__[0].__name__}): " + " ".join(markdown(error.__doc__).split())
+    first = inspect.cleandoc(error.__doc__ or "").split("\n\n")[0]
+    fields = re.findall(r"^(\w+):$", inspect.cleandoc(error.__doc__ or ""), flags=re.MULTILINE)
+    has = f" It has `{'` and `'.join(fields)}`." if fields else ""
+    return f"* `{name}` (from `{error.__bases__[0].__name__}`): {prose(' '.join(first.split()))}{has}"
 
 
 def sections() -> Iterator[tuple[str, list[str]]]:

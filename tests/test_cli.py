@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -309,3 +310,47 @@ def test_ctrl_c_shows_what_was_computed() -> None:
     assert "E[Delta x]" in seen
     assert "interrupted" in errors
     assert "Traceback" not in errors
+
+
+def test_json_is_alone_on_stdout_and_complete() -> None:
+    done = shell("derive", "sgd", "--format", "json", "--validate", "--steps", "500", "--trajectories", "16")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["law"]["gain"] == "eta"
+    assert found["slow"]["coordinates"] == ["x"]
+    assert found["slow"]["potential"]["formula"].startswith("-alpha*eta*log(")
+    assert found["validation"]["passed"] is True
+    assert "example values" in done.stderr
+
+
+def test_latex_goes_to_stdout() -> None:
+    result = run("derive", "heavy_ball", "--format", "latex")
+    assert result.exit_code == 0, result.output
+    assert r"\subsection*" in result.output
+    assert r"\begin{document}" not in result.output
+
+
+def test_saved_results_load(tmp_path: Path) -> None:
+    result = run("derive", "nesterov", "--save", str(tmp_path / "slow.json"))
+    assert result.exit_code == 0, result.output
+    assert qs.load(tmp_path / "slow.json").rule.name == "nesterov"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("derive", "sgd", "--format", "yaml"), "no format 'yaml'"),
+        (("derive", "sgd", "--format", "jsn"), "Did you mean 'json'"),
+        (("derive", "sgd", "--save", "/no/such/folder/a.json"), "cannot write"),
+        (("derive", "sgd", "--plot", "picture.doc"), "must end in"),
+    ],
+)
+def test_bad_outputs(arguments: tuple[str, ...], message: str) -> None:
+    done = shell(*arguments)
+    assert done.returncode == cli.BAD_INPUT
+    assert message in done.stderr
+
+
+def test_completion_knows_the_zoo() -> None:
+    assert cli.complete_rules("heavy") == ["heavy_ball", "heavy_ball_velocity"]
+    assert cli.complete_problems("val") == ["valley"]

@@ -24,20 +24,22 @@ if TYPE_CHECKING:
 class _Shown:
     """What every result can do to show itself."""
 
-    def to_latex(self: Any, path: str | Path, standalone: bool = True) -> None:
+    def to_latex(self: Any, path: str | Path, standalone: bool = True, notation: Mapping[Any, str] | None = None) -> None:
         """Write the whole derivation as a LaTeX document (or with ``standalone=False`` as a fragment to include).
 
-        It needs amsmath and amssymb only. Raises OutputError where the file cannot be written.
+        It needs amsmath and amssymb only. ``notation`` gives symbols other letters: names or SymPy symbols to LaTeX or
+        plain names, ``{"mu": r"\\beta_1", "eta": "lr"}``. Raises OutputError where the file cannot be written, or where
+        the notation names an unknown symbol, gives two symbols one name, or is not LaTeX of a name.
         """
         from quasistatic.show import latex
 
-        latex.write(self, path, standalone)
+        latex.write(self, path, standalone, notation)
 
-    def latex(self: Any, standalone: bool = True) -> str:
+    def latex(self: Any, standalone: bool = True, notation: Mapping[Any, str] | None = None) -> str:
         """The LaTeX text that ``to_latex`` writes."""
         from quasistatic.show import latex
 
-        return latex.document(self, standalone)
+        return latex.document(self, standalone, notation)
 
     def save(self: Any, path: str | Path) -> None:
         """Keep the result in a JSON file for :func:`quasistatic.load`."""

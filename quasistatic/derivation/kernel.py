@@ -245,11 +245,12 @@ def make_filter(linear: LinearRule, memories: bool = False) -> Filter:
     A, b = field.matrix(linear.A), field.matrix(linear.b)
     characteristic, numerators = _resolvent(A, b, field)
     root = field(0 if linear.continuous else 1)
-    d = _divide(characteristic, root)
+    d = _divide(characteristic, root, field)
     gain = field(linear.gain)
     right = [field(x) for x in linear.fixed]
     along = [
-        _divide([n + r * gain * c for n, c in zip(numerator, d, strict=True)], root) for numerator, r in zip(numerators, right, strict=True)
+        _divide([n + r * gain * c for n, c in zip(numerator, d, strict=True)], root, field)
+        for numerator, r in zip(numerators, right, strict=True)
     ]
     kept = len(numerators) if memories else 1
     return _over_ring(linear, field, numerators[:kept], d, along[:kept])
@@ -272,12 +273,12 @@ def _resolvent(A: DomainMatrix, b: DomainMatrix, field: Field) -> tuple[list[Any
     return characteristic, [[field.reduce(column.to_list()[i][0]) for column in columns] for i in range(n)]
 
 
-def _divide(polynomial: Sequence[Any], root: Any) -> list[Any]:
+def _divide(polynomial: Sequence[Any], root: Any, field: Field) -> list[Any]:
     """Quotient by (z - root), which divides it: Horner's scheme."""
-    quotient = [polynomial[0]]
+    quotient = [field.reduce(polynomial[0])]
     for coefficient in polynomial[1:-1]:
-        quotient.append(coefficient + root * quotient[-1])
-    remainder = polynomial[-1] + root * quotient[-1]
+        quotient.append(field.reduce(coefficient + root * quotient[-1]))
+    remainder = field.reduce(polynomial[-1] + root * quotient[-1])
     if remainder:
         raise RuleError("the rule's characteristic polynomial does not have the root of its manifold")  # pragma: no cover
     return quotient

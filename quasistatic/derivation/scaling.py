@@ -39,7 +39,7 @@ def continuous_rule(rule: Rule) -> LinearRule:
     outward = _backward(rule, scaling)
     D = sp.diag(*sizes)
     drift, kick = _leading(rule, scaling.e, D.inv() * (A0 - sp.eye(n)) * D, D.inv() * b0, inward)
-    pull = sp.Matrix([_first_order(x, scaling.e) for x in (D.inv() * force).xreplace(inward)])
+    pull = _lowest_order((D.inv() * force).xreplace(inward), scaling.e)
     undo = rule.fixed_symbols
     generator, response, force_out = (_tidy_matrix((D * m).subs(outward).subs(undo)) for m in (drift * D.inv(), kick, pull))
     right, left = _generator_vectors(generator, rule)
@@ -99,11 +99,11 @@ def _order(expression: sp.Expr, e: sp.Symbol) -> tuple[sp.Expr, sp.Expr]:
     return sp.Integer(low[0] - low[1]), coefficients[0] / coefficients[1]
 
 
-def _first_order(expression: sp.Expr, e: sp.Symbol) -> sp.Expr:
-    if expression == 0:
-        return expression
-    order, coefficient = _order(expression, e)
-    return coefficient * e**order
+def _lowest_order(column: sp.Matrix, e: sp.Symbol) -> sp.Matrix:
+    """A vector to leading order in e: all rows weigh alike, so rows of a higher order drop out."""
+    terms = [None if x == 0 else _order(x, e) for x in column]
+    lowest = min((order for order, _ in filter(None, terms)), default=sp.Integer(0))
+    return sp.Matrix([t[1] * e**lowest if t is not None and t[0] == lowest else 0 for t in terms])
 
 
 def _leading(rule: Rule, e: sp.Symbol, A: sp.Matrix, b: sp.Matrix, inward: dict[sp.Symbol, sp.Expr]) -> tuple[sp.Matrix, sp.Matrix]:

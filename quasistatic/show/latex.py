@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import sympy as sp
 
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import OutputError
-from quasistatic.show import law_steps, notation, slow_steps  # noqa: F401  (they register their kinds of result)
+from quasistatic.show import law_steps, slow_steps  # noqa: F401  (they register their kinds of result)
+from quasistatic.show.lettering import lettering, settle
+from quasistatic.show.notation import order_text
 from quasistatic.show.steps import (
     Step,
     inline,
@@ -36,19 +40,43 @@ PREAMBLE = r"""\documentclass[11pt]{article}
 """
 
 
-def fragment(result: SlowResult | LawResult) -> str:
+#: Names or SymPy symbols of a result to LaTeX (``r"\\beta_1"``) or plain names (``"lr"``).
+Notation = Mapping[Any, str]
+
+
+def fragment(result: SlowResult | LawResult, notation: Notation | None = None) -> str:
     """The derivation without a preamble, to be put into a paper; it needs amsmath and amssymb."""
-    parts = [_step(step) for step in steps(result)]
-    return "\n\n".join([*parts, _provenance(result)]) + "\n"
+    return _titled(result, notation)[1]
 
 
-def document(result: SlowResult | LawResult, standalone: bool = True) -> str:
-    """The derivation as a LaTeX document that compiles, or as a fragment (``standalone=False``)."""
-    body = fragment(result)
+def document(result: SlowResult | LawResult, standalone: bool = True, notation: Notation | None = None) -> str:
+    """The derivation as a LaTeX document that compiles, or as a fragment (``standalone=False``).
+
+    Parameters
+    ----------
+    notation:
+        Other letters for the user's symbols, by name or SymPy symbol: hyperparameters, states, parameters, coordinates,
+        constants, unknown functions. A value is LaTeX (``r"\\beta_1"``) or a plain name, which is escaped (``"lr"`` is set
+        upright). Where a letter is one that the derivation uses itself (the gain gamma), the derivation takes another.
+
+    Raises
+    ------
+    OutputError
+        For an unknown symbol, for LaTeX that is no name, or where two symbols would share a name.
+    """
+    title, body = _titled(result, notation)
     if not standalone:
         return body
-    title = "\\begin{center}\n{\\LARGE " + _title(result) + "}\n\\end{center}\n\n"
+    title = "\\begin{center}\n{\\LARGE " + title + "\\par}\n\\end{center}\n\n"
     return PREAMBLE + "\\begin{document}\n" + title + body + "\n\\end{document}\n"
+
+
+def _titled(result: SlowResult | LawResult, notation: Notation | None) -> tuple[str, str]:
+    """Title and derivation in one lettering."""
+    with lettering(result, notation) as aside:
+        title = settle(_title(result), aside)
+        parts = [settle(_step(step), aside) for step in steps(result)]
+    return title, "\n\n".join([*parts, _provenance(result)]) + "\n"
 
 
 def _title(result: SlowResult | LawResult) -> str:
@@ -75,7 +103,7 @@ def _provenance(result: SlowResult | LawResult) -> str:
         own = "unknown"
     kind = "traced record" if not result.rule.source else "source"
     versions = f"quasistatic {escape(own)} with SymPy {escape(sp.__version__)}"
-    intro = f"Derived by {versions}; {escape(notation.order_text(result))}. The {kind} of the rule:"
+    intro = f"Derived by {versions}; {escape(order_text(result))}. The {kind} of the rule:"
     return f"\\subsection*{{Provenance}}\n{intro}\n{_verbatim(result.rule.text)}"
 
 
@@ -98,16 +126,18 @@ def _folded(line: str) -> list[str]:
     return [*pieces, line]
 
 
-def write(result: SlowResult | LawResult, path: str | os.PathLike[str], standalone: bool = True) -> Path:
+def write(
+    result: SlowResult | LawResult, path: str | os.PathLike[str], standalone: bool = True, notation: Notation | None = None
+) -> Path:
     """Write the document; nothing is left behind where that fails.
 
     Raises
     ------
     OutputError
-        If the path cannot be written.
+        If the path cannot be written, or for a notation that :func:`document` refuses.
     """
     target = Path(path)
-    text = document(result, standalone)
+    text = document(result, standalone, notation)
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent, text=True)
     except OSError as error:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import sympy as sp
@@ -48,7 +50,18 @@ class Named(Late):
     __slots__ = ()
 
 
+#: The LaTeX of names in the document that is being made, where it is not what ``name_tex`` says.
+lettered: ContextVar[Mapping[str, str]] = ContextVar("lettered", default=MappingProxyType({}))
+#: Around a user's letter where the document's own letters must be told from it.
+OPEN, CLOSE = "\x01", "\x02"
+
+
 def symbol_tex(name: str) -> str:
+    """LaTeX of a name in the document that is being made."""
+    return lettered.get().get(name) or name_tex(name)
+
+
+def name_tex(name: str) -> str:
     """LaTeX of a name: Greek letters, subscripts, upright words."""
     parts = name_parts(name)
     if parts is None:
@@ -86,9 +99,14 @@ class Printer(LatexPrinter):  # type: ignore[misc]
         power = f"^{{{exponent}}}" if exponent is not None else ""
         return f"{head}{brackets}{power}"
 
+    def _head(self, name: str) -> str:
+        """A function's letter, to which primes can be added."""
+        letter = symbol_tex(name)
+        return f"{{{letter}}}" if "^" in letter else letter
+
     def _print_Function(self, expr: sp.Expr, exp: Any = None) -> str:
         if isinstance(expr, AppliedUndef):
-            return self._applied(symbol_tex(type(expr).__name__), expr.args, exp)
+            return self._applied(self._head(type(expr).__name__), expr.args, exp)
         if type(expr).__name__ in ("Mean", "BlockMean"):
             word = "mean" if type(expr).__name__ == "Mean" else "block mean"
             return self._applied(rf"\operatorname{{{word.replace(' ', '~')}}}", expr.args, exp)
@@ -100,7 +118,7 @@ class Printer(LatexPrinter):  # type: ignore[misc]
             return str(super()._print_Derivative(expr))
         name, order, argument = found
         marks = "'" * order if order <= 3 else f"^{{({order})}}"
-        return self._applied(symbol_tex(name) + marks, [argument])
+        return self._applied(self._head(name) + marks, [argument])
 
     def _print_Subs(self, expr: sp.Expr) -> str:
         return self._print_Derivative(expr) if primes(expr) is not None else str(super()._print_Subs(expr))
@@ -144,7 +162,7 @@ def _cell(entry: sp.Expr) -> str:
 
 _TOKEN = re.compile(r"\\[A-Za-z]+|\\.|\S")
 _WIDE = {"\\log": 17.0, "\\exp": 17.0, "\\sin": 15.0, "\\cos": 15.0, "\\quad": 11.0, "\\mathrm": 0.0, "\\text": 0.0, "\\texttt": 0.0}
-_NOTHING = {"\\left", "\\right", "\\displaystyle", "\\mathcal", "\\operatorname", "&", "{", "}", "\\!"}
+_NOTHING = {"\\left", "\\right", "\\displaystyle", "\\mathcal", "\\operatorname", "&", "{", "}", "\\!", OPEN, CLOSE}
 
 
 def width(source: str) -> float:

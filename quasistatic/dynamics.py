@@ -151,7 +151,7 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
         return law
     if not isinstance(problem, Problem):
         raise ProblemError(f"{problem!r} is not a problem: make one with qs.Problem(loss=..., minima=..., noise=...).")
-    problem.require_noise()
+    problem.require_noise().require_additive()
     require_distinct(rule, problem)
     slow = SlowDynamics(rule, problem, time, route=route)
     _ = slow.linear

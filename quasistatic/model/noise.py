@@ -53,6 +53,9 @@ class Noise:
     def check(self, problem: Problem) -> None:
         """Raise ProblemError where the model does not fit the problem."""
 
+    def require_additive(self) -> None:
+        """Raise ProblemError where the noise also makes the Jacobian of a step random, which is not supported yet."""
+
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> Noise:
         """The same model with every expression changed (used by substitutions)."""
         raise NotImplementedError
@@ -194,10 +197,16 @@ class LabelNoise(Noise):
         copies = sp.Integer(1) if self.batch is None else sp.Rational(len(problem.residuals or ()), self.batch)
         return sp.ImmutableMatrix(4 * copies * problem.scale**2 * self.sigma**2 * J.T * J)
 
+    def require_additive(self) -> None:
+        if self.batch is not None:
+            raise ProblemError(
+                "LabelNoise(batch=...): drawing minibatches makes the Jacobian of a step random too, which is not supported yet;"
+                " leave batch out for the full batch."
+            )
+
     def factor(self, problem: Problem) -> Factor:
         self.check(problem)
-        if self.batch is not None:
-            raise ProblemError("LabelNoise(batch=...): drawing minibatches is not supported yet; leave batch out for the full batch.")
+        self.require_additive()
         return Factor((), sp.ImmutableMatrix(2 * problem.scale * self.sigma * problem.residual_jacobian.T))
 
     def scaled(self, factor: Any) -> LabelNoise:

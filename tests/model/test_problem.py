@@ -41,6 +41,10 @@ def test_residuals_and_scale():
     many = qs.Problem.from_residuals([u * v - 1] * 4, {u: s, v: 1 / s}, batched, coordinates={s: u})
     full = qs.Problem.from_residuals([u * v - 1] * 4, {u: s, v: 1 / s}, qs.LabelNoise(sigma), coordinates={s: u})
     assert sp.Matrix(many.covariance) == 2 * sp.Matrix(full.covariance)
+    with pytest.raises(qs.ProblemError, match="minibatches.*not supported yet"):
+        qs.derive(qs.zoo.sgd, many)
+    with pytest.raises(qs.ProblemError, match="minibatches.*not supported yet"):
+        qs.simulate(qs.zoo.sgd, many, start={u: 1, v: 1}, steps=1, eta=0.1, sigma=0.1)
 
 
 @pytest.mark.parametrize(

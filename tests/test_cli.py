@@ -354,3 +354,16 @@ def test_bad_outputs(arguments: tuple[str, ...], message: str) -> None:
 def test_completion_knows_the_zoo() -> None:
     assert cli.complete_rules("heavy") == ["heavy_ball", "heavy_ball_velocity"]
     assert cli.complete_problems("val") == ["valley"]
+
+
+def test_reproduce(tmp_path: Path) -> None:
+    """A small ensemble of figure 2: the exact theory passes at any size, and the picture is written."""
+    done = shell("reproduce", "fig2", "--scale", "0.25", "--output", "figure.png")
+    assert done.returncode == 0, done.stderr
+    assert "mu=0.9: x at the end" in done.stdout
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_reproduce_lists_the_known_figures() -> None:
+    message = refused("reproduce", "fig7")
+    assert "There is: fig1, fig2, fig3." in message

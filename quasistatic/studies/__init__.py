@@ -1,0 +1,1 @@
+"""Published figures, simulated and compared with the theory."""

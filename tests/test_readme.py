@@ -12,6 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from quasistatic import cli
+from quasistatic.algebra.field import is_zero
+from quasistatic.parse import parse_expression
 
 ROOT = Path(__file__).parents[1]
 README, CONTRIBUTING, CI = (ROOT / name for name in ("README.md", "CONTRIBUTING.md", ".ci/run"))
@@ -37,10 +39,26 @@ def test_python_blocks_run(tmp_path: Path) -> None:
     assert (tmp_path / "my_qhm.tex").is_file()
 
 
+def own_optimizer() -> str:
+    """The block of the user's own optimizer."""
+    return next(b for b in blocks(README, "python") if "def my_qhm" in b)
+
+
+def test_the_first_screen_says_the_drift() -> None:
+    namespace: dict[str, object] = {}
+    first = blocks(README, "python")[0]
+    exec(first.split("report =")[0], namespace)
+    slow = namespace["slow"]
+    shown = re.search(r"slow\.drift\s+# (.*)", first)
+    assert shown is not None
+    names = {s.name: s for s in slow.drift.free_symbols}  # type: ignore[attr-defined]
+    assert is_zero(slow.drift[0] - parse_expression(shown[1], names))  # type: ignore[attr-defined]
+
+
 def test_the_gain_and_factors_are_as_the_comment_says() -> None:
     namespace: dict[str, object] = {}
-    own, law = blocks(README, "python")[:2]
-    exec(own + law.split("\n\n")[0], namespace)
+    law = next(b for b in blocks(README, "python") if "law.gain" in b)
+    exec(own_optimizer() + law.split("\n\n")[0], namespace)
     law_ = namespace["law"]
     assert [str(e) for e in (law_.gain, law_.speed_factor, law_.range_factor)] == ["eta", "eta**2/B", "eta/B"]  # type: ignore[attr-defined]
 
@@ -48,7 +66,7 @@ def test_the_gain_and_factors_are_as_the_comment_says() -> None:
 @pytest.mark.parametrize("line", [c for c in commands(README) if "bin/quasistatic" in c])
 def test_quasistatic_commands_run(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("my_qhm.py").write_text(blocks(README, "python")[0], encoding="utf-8")
+    Path("my_qhm.py").write_text(own_optimizer(), encoding="utf-8")
     arguments = shlex.split(line.rpartition("bin/quasistatic")[2])
     result = CliRunner().invoke(cli.make_app(), arguments)
     assert result.exit_code == 0, result.output
@@ -58,7 +76,7 @@ def test_quasistatic_commands_run(line: str, tmp_path: Path, monkeypatch: pytest
 
 
 def test_the_own_optimizer_is_six_lines() -> None:
-    assert len(blocks(README, "python")[0].splitlines()) == 6
+    assert len(own_optimizer().splitlines()) == 6
 
 
 def test_ci_runs_what_the_pages_document() -> None:

@@ -204,14 +204,16 @@ class Field:
         if exponent.is_Integer:
             return self._rational(base) ** exponent
         if exponent.is_Rational:
-            value = self._rational(base)
-            root = self._root(base, value, exponent.q)
-            return root**exponent.p
+            simpler = self.canonical(base)
+            power = simpler**exponent
+            if not (power.is_Pow and power.exp == exponent):  # sqrt(sin^2 + cos^2) is 1, sqrt(8) is 2 sqrt(2)
+                return self._rational(power)
+            return self._root(power.base, self._rational(power.base), exponent.q) ** exponent.p
         canonical = self.canonical(base) ** self.canonical(exponent)
         return self._new(canonical, canonical)
 
     def _root(self, base: sp.Expr, value: sp.Expr, degree: int) -> sp.Symbol:
-        key = (self.canonical(base), degree)
+        key = (base, degree)
         known = key in self._fresh
         symbol = self._new(key, base ** sp.Rational(1, degree))
         if not known:

@@ -46,7 +46,7 @@ class Geometry:
     @cached_property
     def G(self) -> DomainMatrix:
         """Induced metric T^T T, (k, k)."""
-        return self.T.transpose() * self.T
+        return self._reduced(self.T.transpose() * self.T)
 
     @cached_property
     def T_left(self) -> DomainMatrix:

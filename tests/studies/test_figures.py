@@ -13,7 +13,7 @@ import pytest
 import quasistatic as qs
 from quasistatic.studies.figures import FIGURES, Study, figure_1, figure_2_left, figure_3_left
 
-#: Simulated numbers of docs/theory.md, independent samples: quantity, value, its standard error.
+#: Simulated numbers of the theory page, independent samples: quantity, value, its standard error.
 PUBLISHED = {
     "fig1": [
         ("eta=.001, sigma=3: x at the end", 1.8199, 0.0043),

@@ -126,9 +126,7 @@ def _folded(line: str) -> list[str]:
     return [*pieces, line]
 
 
-def write(
-    result: SlowResult | LawResult, path: str | os.PathLike[str], standalone: bool = True, notation: Notation | None = None
-) -> Path:
+def write(result: SlowResult | LawResult, path: str | os.PathLike[str], standalone: bool = True, notation: Notation | None = None) -> Path:
     """Write the document; nothing is left behind where that fails.
 
     Raises

@@ -8,7 +8,7 @@ import sympy as sp
 
 from quasistatic.algebra.field import normal
 from quasistatic.derivation.kernel import LAMBDA, LAMBDA_I, LAMBDA_J, Filter, field_expression
-from quasistatic.derivation.law import BATCH, LawResult
+from quasistatic.derivation.law import ALPHA, BATCH, SIGMA_STRENGTH, LawResult
 from quasistatic.show import notation
 from quasistatic.show.notation import Word, late, operations
 from quasistatic.show.steps import (
@@ -18,6 +18,7 @@ from quasistatic.show.steps import (
     basis_free,
     conditions_step,
     dollars,
+    dt_factor,
     inline,
     inline_rows,
     one_equation,
@@ -27,6 +28,7 @@ from quasistatic.show.steps import (
     term_tex,
     update_step,
 )
+from quasistatic.show.table import law_table
 from quasistatic.show.typeset import (
     LINE,
     Names,
@@ -46,14 +48,13 @@ def _(result: LawResult) -> tuple[Step, ...]:
     names = Names()
     linear = result.linear
     return (
+        law_table(result),
         update_step(result.rule),
         scaling_step(linear) if linear.continuous else averaged_step(linear),
         _transfer(result, names),
         _kernel(result, names),
-        Step(
-            "Equilibrium without a basis",
-            (Sentence(r"Clearing denominators, for the true Hessian $H$ and any noise covariance $\Sigma$,"), *basis_free(result)),
-        ),
+        _without_basis(result),
+        _drift(result, names),
         _factors(result, names),
         _regularizers(result, names),
         conditions_step(result.conditions),
@@ -67,7 +68,7 @@ def _transfer(result: LawResult, names: Names) -> Step:
     numerator, denominator = _polynomials(law)
     about = "Laplace" if result.linear.continuous else "Z"
     parts: list[Part] = [
-        Sentence(rf"From minus the gradient to the parameter the rule is a linear filter with the {about} transform"),
+        Sentence(rf"From minus the gradient to the parameter the rule is a linear filter, with the {about} transform"),
         as_is(rf"G({variable}) &= \frac{{n({variable})}}{{{pole}\, d({variable})}}"),
         Sentence("with, up to a common factor,"),
         *_polynomial(f"n({variable})", numerator, variable, names),
@@ -103,8 +104,8 @@ def _polynomial(left: str, coefficients: Sequence[sp.Expr], variable: str, names
 
 def _kernel(result: LawResult, names: Names) -> Step:
     text = (
-        r"In the eigenbasis of the Hessian, with curvatures $\lambda_i$, the equilibrium covariance of the parameters is"
-        r" $V_{ij} = K(\lambda_i, \lambda_j)\, \Sigma_{ij}$ with"
+        r"Near a minimum the gradient is linear, and in the eigenbasis of the Hessian every direction moves by itself. With the"
+        r" curvatures $\lambda_i$, the equilibrium covariance of the parameters is $V_{ij} = K(\lambda_i, \lambda_j)\, \Sigma_{ij}$ with"
     )
     return Step("The kernel", (Sentence(text), *_kernel_parts(result, names)))
 
@@ -114,7 +115,7 @@ def _kernel_parts(result: LawResult, names: Names) -> list[Part]:
     left, right = result.matrix_coefficients
     top, bottom = (_curvature_terms(notation.words(c)) for c in (right, left))
     head = r"K(\lambda_i, \lambda_j)"
-    fraction = rf"\frac{{{' '.join(top)}}}{{{' '.join(bottom)}}}".replace(r"\frac", r"\dfrac")
+    fraction = rf"\dfrac{{{' '.join(top)}}}{{{' '.join(bottom)}}}"
     if width(fraction) + width(head) + 14 <= LINE:
         return [as_is(f"{head} &= {fraction}")]
     rows = [wrap(r"K_{\mathrm{n}}", top), wrap(r"K_{\mathrm{d}}", bottom)]
@@ -139,20 +140,58 @@ def _curvature_word(word: Word) -> str:
     return pair if word.coefficient == 1 and not common else rf"{common}({pair})"
 
 
-def _factors(result: LawResult, names: Names) -> Step:
-    parts: list[Part] = [Sentence("A unit gradient kick displaces a flat direction in the end by minus the gain")]
+def _without_basis(result: LawResult) -> Step:
+    text = (
+        r"Multiplying by the denominator gives one matrix equation without a basis, for the true Hessian $H$, the equilibrium covariance"
+        r" $V$ and any covariance $\Sigma$ of noise across the minima:"
+    )
+    parts: list[Part] = [Sentence(text), *basis_free(result)]
+    if any(w.kind == "commutator" for w in notation.words(result.matrix_coefficients[0])):
+        parts.append(Sentence("with the commutator $[H, V] = H V - V H$."))
+    return Step("Equilibrium without a basis", tuple(parts))
+
+
+def _drift(result: LawResult, names: Names) -> Step:
+    """The average of the third derivative on V, projected, times the gain."""
+    z = tex(result.rule.trace.parameter)
+    text = (
+        r"At a minimum the gradient vanishes on average to first order in the fluctuation. The second order is the third derivative"
+        r" of the loss on $V$,"
+    )
+    third = (
+        r"\mathrm{E}\,[\nabla f] &= \tfrac12\, \nabla^3 f[V], \qquad (\nabla^3 f[V])_i = \sum_{j,k}"
+        rf" \frac{{\partial^3 f}}{{\partial {z}_i\, \partial {z}_j\, \partial {z}_k}}\, V_{{jk}}"
+    )
+    parts: list[Part] = [Sentence(text), as_is(third)]
+    parts.append(Sentence("A unit kick of the gradient displaces a flat direction in the end by minus the gain"))
     parts += one_equation(r"\gamma", result.gain, names, "law.gain")
+    rate, gain = rf"\mathrm{{E}}[\Delta {z}]", r"\frac{\gamma}{2}"
+    if result.linear.continuous:
+        size = dt_factor(result.linear)
+        rate, gain = rf"\frac{{\mathrm{{E}}[\mathrm{{d}}{z}]}}{{\mathrm{{d}}t}}", rf"\frac{{\gamma}}{{2\,{size}}}"
+    per = "unit of time" if result.linear.continuous else "iteration"
+    text = rf"and what the kick does in other directions relaxes. The minima are therefore followed with the drift, per {per},"
+    parts += [Sentence(text), as_is(rf"{rate} &= -{gain}\, \Pi\, \nabla^3 f[V], \qquad \Pi = I - H H^{{+}}")]
+    where = (
+        r"where $H^{+}$ is the pseudoinverse: $\Pi$ is the projection $\Pi_S$ on the flat directions along $S$ times the others, for a rule"
+        r" without preconditioner, $S = I$. Noise that has a component along the minima adds its diffusion and the curvature of the minima."
+    )
+    return Step("Drift along the minima", (*parts, Sentence(where)))
+
+
+def _factors(result: LawResult, names: Names) -> Step:
+    parts: list[Part] = []
     found = notation.factors(result)
     if isinstance(found, str):
-        return Step("Gain, speed and range", (*parts, Sentence(escape(found))))
+        return Step("Speed and range", (Sentence(escape(found)),))
     speed, spread = found
     text = (
-        r"With noise $\Sigma / B$, $B$ the batch size, the drift per iteration and the covariance are, to leading order in the learning"
-        " rate, proportional to"
+        rf"With the noise $\Sigma / {tex(BATCH)}$ of a batch of size ${tex(BATCH)}$, the drift per iteration and the covariance of the"
+        " fluctuation are, to leading order in the learning rate, proportional to"
     )
     parts.append(Sentence(text))
     parts.append(as_is(rf"\text{{speed}} &= {tex(speed)}, \qquad \text{{range}} = {tex(spread)}"))
-    return Step("Gain, speed and range", (*parts, *_scaling_rule(result)))
+    return Step("Speed and range", (*parts, *_scaling_rule(result)))
 
 
 def _scaling_rule(result: LawResult) -> list[Part]:
@@ -162,7 +201,8 @@ def _scaling_rule(result: LawResult) -> list[Part]:
         return []
     rule = result.scaling_rule(c)
     ways = " or ".join(", ".join(rf"${tex(k)} \to {tex(_over(v))}$" for k, v in change.items()) for change in rule.changes)
-    text = rf"The same range and $c$ times the speed: $B \to {tex(late(rule.batch, [BATCH]))}$ and a gain of $c\gamma$"
+    batch = rf"{tex(BATCH)} \to {tex(late(rule.batch, [BATCH]))}"
+    text = rf"The same range at ${tex(c)}$ times the speed needs ${batch}$ and the gain ${tex(c)}\gamma$"
     return [Sentence(text + (f", by {ways}." if ways else "."))]
 
 
@@ -174,8 +214,22 @@ def _over(value: sp.Expr) -> sp.Expr:
 
 def _regularizers(result: LawResult, names: Names) -> Step:
     per = "unit of time" if result.linear.continuous else "iteration"
-    parts: list[Part] = [Sentence(rf"With these noises the rule descends $\operatorname{{tr}} \rho(H)$ along the minima, per {per}.")]
-    labels = {"hessian": r"For $\Sigma = \alpha H$,", "isotropic": r"For noise of variance $\sigma^2$ in all directions across the minima,"}
+    alpha, sigma = tex(ALPHA), tex(SIGMA_STRENGTH)
+    dt = rf"\,{dt_factor(result.linear)}" if result.linear.continuous else ""
+    text = (
+        rf"Where the covariance of the noise is a function of the Hessian, $V$ is one too, and the drift per {per} is a gradient on the"
+        rf" minima: with $\Sigma = {alpha} H$, for example,"
+    )
+    slope = rf"\rho'(\lambda) = \frac{{\gamma}}{{2{dt}}}\, {alpha} \lambda\, K(\lambda, \lambda)"
+    parts: list[Part] = [
+        Sentence(text),
+        as_is(rf"-\Pi\, \nabla \operatorname{{tr}} \rho(H), &\qquad {slope}"),
+        Sentence(r"so that $\operatorname{tr} \rho(H)$ is what the rule minimises on its way along the minima."),
+    ]
+    labels = {
+        "hessian": rf"For $\Sigma = {alpha} H$,",
+        "isotropic": rf"For noise of variance ${sigma}^2$ in all directions across the minima,",
+    }
     for noise, label in labels.items():
         rho, slope, reason = notation.density_or_reason(result, noise)
         parts.append(Sentence(label))

@@ -24,23 +24,25 @@ from quasistatic.symbols import GREEK
 KEPT = {"f": "the loss", "H": "the Hessian", "V": "the equilibrium covariance", r"\Sigma": "the noise covariance"}
 #: Letters that step aside.
 OWN = frozenset(
-    [*KEPT, *"ACDFGIJKMNPQTWedknstu", r"\gamma", r"\delta", r"\zeta", r"\lambda", r"\xi", r"\rho", r"\varphi", r"\ell", r"\Lambda"]
-    + [r"\Pi", r"\Psi"]
-)
+    [*KEPT, *"ACDFGIJKMNPQTWdknstu", r"\gamma", r"\delta", r"\zeta", r"\lambda", r"\xi", r"\rho", r"\varphi", r"\ell", r"\Lambda"]
+) | {r"\Pi", r"\Psi"}
 #: Characters of a name given in LaTeX.
 LONGEST = 80
 
-_WITH_ARGUMENT = frozenset(
-    "mathrm mathbf mathit mathsf mathtt mathcal mathbb mathfrak boldsymbol operatorname text textrm textbf textit hat widehat"
-    " tilde widetilde bar overline underline dot ddot vec check breve acute grave".split()
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_TEXT = _set("text textrm textbf textit mathrm mathtt mathsf mathbf mathit operatorname")
+_WITH_ARGUMENT = _TEXT | _set(
+    "mathcal mathbb mathfrak boldsymbol hat widehat tilde widetilde bar overline underline dot ddot vec check breve acute grave"
 )
-_TEXT = frozenset("text textrm textbf textit mathrm mathtt mathsf mathbf mathit operatorname".split())
-_LETTERS = frozenset(
-    [g for g in GREEK if g != "omicron"]
-    + "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon vartheta varpi varrho varsigma varphi varkappa".split()
-    + "ell hbar imath jmath Re Im partial nabla infty aleph".split()
+_LETTERS = frozenset(g for g in GREEK if g != "omicron") | _set(
+    "Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega varepsilon vartheta varpi varrho varsigma varphi varkappa"
+    " ell hbar imath jmath Re Im partial nabla infty aleph"
 )
-_MARKS = frozenset("star ast prime dagger ddagger circ bullet perp bot top parallel flat sharp natural pm mp times infty".split())
+_MARKS = _set("star ast prime dagger ddagger circ bullet perp bot top parallel flat sharp natural pm mp times")
 
 
 # -- names in a document -----------------------------------------------------------------------------------------------
@@ -113,9 +115,7 @@ def _given(notation: Mapping[Any, str], known: list[str]) -> dict[str, str]:
     for key, value in notation.items():
         name = _key(key)
         if name not in known:
-            raise OutputError(
-                f"notation: {name!r} is not a symbol of this document (known: {', '.join(known)}).{suggestion(name, known)}"
-            )
+            raise OutputError(f"notation: {name!r} is not a symbol of this document (known: {', '.join(known)}).{suggestion(name, known)}")
         if name in found:
             raise OutputError(f"notation names {name!r} twice.")
         found[name] = checked(value, f"notation[{name!r}]")
@@ -125,10 +125,8 @@ def _given(notation: Mapping[Any, str], known: list[str]) -> dict[str, str]:
 def _key(key: Any) -> str:
     if isinstance(key, AppliedUndef):
         key = type(key)
-    if isinstance(key, (sp.Symbol, UndefinedFunction)):
-        return key.name if isinstance(key, sp.Symbol) else str(key)
-    if isinstance(key, str):
-        return key
+    if isinstance(key, (str, sp.Symbol, UndefinedFunction)):
+        return str(key)
     raise OutputError(f"notation: {key!r} is neither a name nor a SymPy symbol.")
 
 
@@ -171,7 +169,7 @@ class _Reader:
 
     def __init__(self, source: str, what: str) -> None:
         self.source, self.what = source, what
-        self.tokens = re.findall(r"\\[A-Za-z]+|\\.|\\$|\S", source)
+        self.tokens: list[str] = re.findall(r"\\[A-Za-z]+|\\.|\\$|\S", source)
         self.at = 0
 
     def name(self) -> str:
@@ -285,7 +283,7 @@ def _aside(letter: str, taken: set[str]) -> str:
     return next(c for c in choices if c not in taken)
 
 
-_PIECE = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|\\(?:begin|end)\{{equation\}}|\\[A-Za-z]+|\\.|.", re.S)
+_PIECE = re.compile(rf"{OPEN}[^{CLOSE}]*{CLOSE}|\\(?:begin|end)\{{equation\}}|\\\\\[[\d.]+[a-z]+\]|\\[A-Za-z]+|\\.|.", re.S)
 _VERBATIM = frozenset(rf"\{w}" for w in (*_TEXT, "texttt", "mathcal", "begin", "end"))
 
 

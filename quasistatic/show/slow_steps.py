@@ -20,6 +20,7 @@ from quasistatic.show.steps import (
     basis_free,
     conditions_step,
     dollars,
+    dt_factor,
     inline,
     inline_rows,
     one_equation,
@@ -29,6 +30,7 @@ from quasistatic.show.steps import (
     term_tex,
     update_step,
 )
+from quasistatic.show.table import slow_table
 from quasistatic.show.typeset import (
     Equation,
     Names,
@@ -47,11 +49,12 @@ from quasistatic.show.typeset import (
 def _(result: SlowResult) -> tuple[Step, ...]:
     names = Names()
     linear = result.linear
-    found = [_setting(result.problem), update_step(result.rule)]
+    found = [slow_table(result), _setting(result.problem), update_step(result.rule)]
     if linear is not None:
         found.append(scaling_step(linear) if linear.continuous else averaged_step(linear))
-    found.append(_linearisation(result, names))
-    found.append(_equilibrium(result, names))
+    found += [_linearisation(result, names), _equilibrium(result), _solution(result, names)]
+    if linear is not None:
+        found += [_average(linear), _projection(result, linear, names)]
     found.append(_drift(result, names))
     if any(x != 0 for x in result.diffusion):
         found.append(_diffusion(result, names))
@@ -68,7 +71,9 @@ def _setting(problem: Problem) -> Step:
     parts: list[Part] = [Sentence(rf"The loss{name} is, with parameters $({parameters})$,")]
     parts += one_equation("f", problem.loss, names, "problem.loss")
     minima = Equation(tuple(f"{tex(k)} &= {tex(v)}" for k, v in problem.minima.items()))
-    parts += [Sentence(rf"Its minima form a manifold of dimension {chart.dimension}, with coordinates $({coordinates})$:"), minima]
+    plural = "coordinates" if chart.dimension > 1 else "the coordinate"
+    listed = f"$({coordinates})$" if chart.dimension > 1 else f"${coordinates}$"
+    parts += [Sentence(rf"Its minima form a manifold of dimension {chart.dimension}, with {plural} {listed}:"), minima]
     parts.append(Sentence("On it the gradient noise has the covariance"))
     if isinstance(problem.noise, HessianNoise):
         parts.append(as_is(rf"\Sigma &= {term_tex(problem.noise.alpha, r'H', False)}, \qquad H = \nabla^2 f"))
@@ -84,7 +89,7 @@ def _linearisation(result: SlowResult, names: Names) -> Step:
     parts += show_matrix("H", sp.Matrix(problem.hessian), problem.parameters, names, "problem.hessian")
     curvature = geometry.express(geometry.h)
     if geometry.r == 1:
-        parts.append(Sentence(r"and the one curvature across the manifold"))
+        parts.append(Sentence(r"and the one curvature across the manifold, its eigenvalue that is not zero, is"))
         parts += one_equation(r"\lambda", curvature[0], names, "slow.geometry.h")
     else:
         parts.append(Sentence(rf"In a basis $N$ of the {geometry.r} normal directions, $H N = N \Lambda$ with"))
@@ -92,7 +97,7 @@ def _linearisation(result: SlowResult, names: Names) -> Step:
     if result.linear is None:
         parts += [Sentence("One averaged step of the whole state has the Jacobian"), *_jacobian(result, names)]
     else:
-        parts += _projector(result, result.linear, names)
+        parts += _state_matrix(result.linear)
     return Step("Linearisation", tuple(parts))
 
 
@@ -100,21 +105,6 @@ def _jacobian(result: SlowResult, names: Names) -> list[Part]:
     state = ", ".join(map(tex, state_symbols(result.rule, result.problem)))
     shown = show_matrix("J", sp.Matrix(result.averaged_map.J), (), names, "slow.averaged_map.J", symmetric=False)
     return [*shown, Sentence(rf"in the order $({state})$.")]
-
-
-def _projector(result: SlowResult, linear: LinearRule, names: Names) -> list[Part]:
-    """Jacobian, slow projector and gain of a linear filter."""
-    parts = _state_matrix(linear)
-    if linear.A.rows > 1:
-        lands = rf"\ell &= {matrix_tex(sp.Matrix(linear.left.T))}^{{\mathsf T}}"
-        text = (
-            r"A kick $\delta s$ to one coordinate's state displaces its parameter, along the manifold and in the end, by"
-            r" $\ell^{\mathsf T} \delta s$ with"
-        )
-        parts += [Sentence(text), as_is(lands), Sentence("so a unit gradient kick displaces it by minus the gain")]
-    else:
-        parts.append(Sentence("A unit gradient kick displaces a point along the manifold by minus the gain"))
-    return [*parts, *one_equation(r"\gamma", result.gain, names, "slow.gain")]
 
 
 def _state_matrix(linear: LinearRule) -> list[Part]:
@@ -133,24 +123,38 @@ def _state_matrix(linear: LinearRule) -> list[Part]:
         )
         return [Sentence(text), as_is(f"A &= {body}")]
     step = Sentence("One averaged step of the whole state has the Jacobian")
-    return [step, as_is(f"J &= {body}"), Sentence("with eigenvalue 1 along the manifold.")]
+    end = "It has the eigenvalue 1 along the manifold; where the rule is stable, all others are inside the unit circle."
+    if linear.A.rows > 1:
+        end = "where $e_1$ picks the parameter from the state. " + end.replace("It has", "$J$ has")
+    return [step, as_is(f"J &= {body}"), Sentence(end)]
 
 
-def _equilibrium(result: SlowResult, names: Names) -> Step:
+def _equilibrium(result: SlowResult) -> Step:
     continuous = result.linear is not None and result.linear.continuous
     stein = r"A V_s + V_s A^{\mathsf T} &= Q_{\mathrm{ff}}" if continuous else r"V_s &= J V_s J^{\mathsf T} + Q_{\mathrm{ff}}"
     kind = "Lyapunov" if continuous else "Stein"
-    parts: list[Part] = [
-        Sentence(rf"The fast part of the state settles to an equilibrium whose covariance $V_s$ solves the {kind} equation"),
-        as_is(stein),
-    ]
+    per = "unit of time" if continuous else "step"
+    text = (
+        rf"The manifold is slow, what is across it is fast: that part of the state settles to an equilibrium, whose covariance $V_s$"
+        rf" solves the {kind} equation"
+    )
+    where = rf"with $Q_{{\mathrm{{ff}}}}$ the fast part of the covariance of the noise per {per}."
+    parts: list[Part] = [Sentence(text), as_is(stein), Sentence(where)]
     law = notation.law_of(result)
     if law is not None:
-        parts.append(Sentence("Across the manifold, without memories and basis, the parameters' block $V$ and the true Hessian $H$ obey"))
-        parts += basis_free(law)
-    parts.append(Sentence("Its solution on this manifold is"))
-    parts += show_matrix("V", sp.Matrix(result.variance), result.problem.parameters, names, "slow.variance")
-    return Step("Equilibrium across the manifold", (*parts, *_memories(result, names)))
+        text = (
+            r"The rule treats all coordinates alike, so that the memories can be eliminated: across the manifold the parameters' block"
+            r" $V$ of $V_s$ obeys an equation in the true Hessian $H$ alone, which holds in every basis,"
+        )
+        parts += [Sentence(text), *basis_free(law)]
+        if any(w.kind == "commutator" for w in notation.words(law.matrix_coefficients[0])):
+            parts.append(Sentence("with the commutator $[H, V] = H V - V H$."))
+    return Step("Equilibrium across the manifold", tuple(parts))
+
+
+def _solution(result: SlowResult, names: Names) -> Step:
+    shown = show_matrix("V", sp.Matrix(result.variance), result.problem.parameters, names, "slow.variance")
+    return Step("Its solution", (Sentence("On this manifold the solution is"), *shown, *_memories(result, names)))
 
 
 def _memories(result: SlowResult, names: Names) -> list[Part]:
@@ -164,8 +168,8 @@ def _memories(result: SlowResult, names: Names) -> list[Part]:
     shown = equations(pairs, names) if len(rest) <= MOST_ENTRIES else None
     if shown is None:
         count = operations(result.covariance)
-        return [Sentence(f"The covariance with the memories has {count} operations and is {code('slow.covariance')}.")]
-    return [Sentence("and, with the memories,"), *shown]
+        return [Sentence(f"The covariance with the rule's memories has {count} operations and is {code('slow.covariance')}.")]
+    return [Sentence("and, with the memories of the rule,"), *shown]
 
 
 TERMS = {
@@ -186,43 +190,117 @@ def _unit(result: SlowResult) -> str:
     return "unit of time" if result.linear is not None and result.linear.continuous else "iteration"
 
 
+def _average(linear: LinearRule) -> Step:
+    """The force that is left of the gradient, averaged over the fluctuation."""
+    text = (
+        r"On the manifold the gradient vanishes, and the average of its linear part over the fluctuation vanishes too. What is left"
+        r" is the second order, the third derivative of the loss on $V$:"
+    )
+    equation = as_is(
+        r"\mathrm{E}\,[\nabla f] &= \tfrac12\, \nabla^3 f[V], \qquad"
+        r" (\nabla^3 f[V])_i = \sum_{j,k} \frac{\partial^3 f}{\partial z_i\, \partial z_j\, \partial z_k}\, V_{jk}".replace(
+            "z", tex(linear.rule.trace.parameter)
+        )
+    )
+    return Step("Average over the fluctuation", (Sentence(text), equation))
+
+
+def _projection(result: SlowResult, linear: LinearRule, names: Names) -> Step:
+    """Where kicks end up: the gain, and the drift as the projected average."""
+    parts: list[Part] = []
+    if linear.A.rows > 1:
+        lands = rf"\ell &= {matrix_tex(sp.Matrix(linear.left.T))}^{{\mathsf T}}"
+        text = (
+            r"A kick $\delta s$ to the state of one coordinate displaces its parameter, along the manifold and in the end, by"
+            r" $\ell^{\mathsf T} \delta s$ with"
+        )
+        parts += [Sentence(text), as_is(lands), Sentence("so that a unit kick of the gradient displaces it by minus the gain")]
+    else:
+        parts.append(Sentence("A unit kick of the gradient displaces a point along the manifold by minus the gain"))
+    parts += one_equation(r"\gamma", result.gain, names, "slow.gain")
+    z = tex(linear.rule.trace.parameter)
+    gain, rate = r"\frac{\gamma}{2}", [rf"\mathrm{{E}}[\Delta {v}]" for v in (z, "u")]
+    if linear.continuous:
+        gain = rf"\frac{{\gamma}}{{2\,{dt_factor(linear)}}}"
+        rate = [rf"\frac{{\mathrm{{E}}[\mathrm{{d}}{v}]}}{{\mathrm{{d}}t}}" for v in (z, "u")]
+    chart = (
+        r"What the average force does across the manifold relaxes; what it does along the manifold stays. With $\varphi(u)$ the point"
+        r" that has the coordinates $u$, $T = \partial\varphi/\partial u$ and $G = T^{\mathsf T} T$, the projection on the manifold is"
+        rf" $P = T G^{{-1}} T^{{\mathsf T}}$, and the points of the manifold drift, per {_unit(result)}, by"
+    )
+    along = r"P\," if result.geometry.has_tangent_noise else ""
+    force = r" + P F_0" if linear.has_force else ""
+    parts += [Sentence(chart), as_is(rf"{along}{rate[0]} &= -{gain}\, P\, \nabla^3 f[V]{force}"), Sentence(PULLED_BACK)]
+    parts.append(as_is(rf"{rate[1]} &= -{gain}\, G^{{-1}} \langle \partial_u H, V \rangle{_further(result, linear)}"))
+    return Step("Projection on the manifold", (*parts, *_remarks(result, linear)))
+
+
+def _further(result: SlowResult, linear: LinearRule) -> str:
+    """Terms of the coordinates' drift besides the pull, as formulas."""
+    found = r" + G^{-1} T^{\mathsf T} F_0" if linear.has_force else ""
+    return found + (r" - \tfrac12\, G^{-1} T^{\mathsf T} \varphi''[D]" if result.geometry.has_tangent_noise else "")
+
+
+#: From the space of parameters to the coordinates.
+PULLED_BACK = (
+    r"In the coordinates this is, because $T^{\mathsf T} \nabla^3 f[V] = \langle \partial_u H, V \rangle$ with"
+    r" $\langle A, B \rangle = \operatorname{tr}(A^{\mathsf T} B)$,"
+)
+
+
+def _remarks(result: SlowResult, linear: LinearRule) -> list[Part]:
+    """What the symbols of the further terms are."""
+    found = []
+    if linear.has_force:
+        found.append(f"$F_0$ is the small force: by what it displaces a point of the manifold in the end, per {_unit(result)}.")
+    if result.geometry.has_tangent_noise:
+        found.append(r"The last term is the It\^o term of the coordinates, $D$ the diffusion below: noise along a curved manifold drifts.")
+    if result.geometry.has_cross_noise:
+        found.append(
+            r"Between tangent and normal directions $V$ stands here for $K(0, \lambda_j)\, \Sigma_{ij}$, the covariance of the fast"
+            r" part and the correlation of both noises together, with $K$ the law's kernel."
+        )
+    return [Sentence(" ".join(found))] if found else []
+
+
 def _drift(result: SlowResult, names: Names) -> Step:
-    parts: list[Part] = [Sentence(_drift_text(result))]
+    parts: list[Part] = []
+    if result.linear is None:
+        parts += [Sentence(THEOREM_BEFORE), as_is(THEOREM), Sentence(THEOREM_AFTER)]
     present = [name for name in TERMS if any(x != 0 for x in getattr(result.terms, name))]
     if len(present) > 1:
         for name in present:
             parts.append(Sentence(f"{TERMS[name]} is"))
             parts += _components(result, getattr(result.terms, name), rf"_{{\text{{{name}}}}}", names, f"slow.terms.{name}")
-        parts.append(Sentence(f"and the drift is, per {_unit(result)},"))
+        parts.append(Sentence(f"and the drift of the coordinates is their sum, per {_unit(result)},"))
     else:
-        only = f"is one term, {TERMS[present[0]][:1].lower()}{TERMS[present[0]][1:]}" if present else "vanishes"
-        parts.append(Sentence(f"Here it {only}; per {_unit(result)},"))
+        name = f"{TERMS[present[0]][:1].lower()}{TERMS[present[0]][1:]}" if present else ""
+        text = (
+            f"On this manifold there is one term, {name}; per {_unit(result)},"
+            if name
+            else f"On this manifold nothing drifts; per {_unit(result)},"
+        )
+        parts.append(Sentence(text))
     return Step("Drift along the manifold", (*parts, *_components(result, result.drift, "", names, "slow.drift")))
 
 
-def _drift_text(result: SlowResult) -> str:
-    if result.linear is None:
-        return (
-            r"The drift is $P\left(\tfrac12 F''[V_s] + F''[Q_{\mathrm{tf}} A^{\# \mathsf T}]\right)"
-            r" + \tfrac12 A^{\#} F''[Q_{\mathrm{tt}}]$, pulled back to the coordinates, with $P$ the projector on the manifold and"
-            r" $A^{\#}$ the group inverse of $A = I - J$."
-        )
-    linear, noisy = result.linear, result.geometry.has_tangent_noise
-    gain = rf"\frac{{\gamma}}{{2\,{tex(linear.dt)}}}" if linear.continuous else r"\frac{\gamma}{2}"
-    ito = r" - \tfrac12 G^{-1} T^{\mathsf T} \varphi''[D]" if noisy else ""
-    force = " and the small force" if linear.has_force else ""
-    diffusion = ", $D$ is the diffusion below" if noisy else ""
-    mixed = ""
-    if result.geometry.has_cross_noise:
-        mixed = (
-            r" Between tangent and normal directions $V$ stands here for $K(0, \lambda_j)\, \Sigma_{ij}$, the covariance of the fast"
-            " part and the correlation of both noises together."
-        )
-    return (
-        rf"In coordinates $u$ of the manifold the drift is $-{gain}\, G^{{-1}} \langle \partial_u H, V \rangle{ito}${force}."
-        r" Here $\varphi(u)$ is the point with coordinates $u$, $T = \partial\varphi/\partial u$, $G = T^{\mathsf T} T$"
-        rf"{diffusion}, and $\langle A, B \rangle = \operatorname{{tr}}(A^{{\mathsf T}} B)$.{mixed}"
-    )
+#: The reduction theorem, for rules that are not linear filters.
+THEOREM = (
+    r"\mathrm{E}[\Delta s] &= P \left(\tfrac12 F''[V_s] + F''[Q_{\mathrm{tf}} A^{\# \mathsf T}]\right)"
+    r" + \tfrac12 A^{\#} F''[Q_{\mathrm{tt}}] + P\, (F(s) - s)"
+)
+
+
+THEOREM_BEFORE = (
+    r"Expanding the averaged step to second order, averaging over the fluctuation and following the state to where it ends up on the"
+    r" manifold gives the drift of the points of the manifold, to leading order in the noise:"
+)
+THEOREM_AFTER = (
+    r"Here $F$ is the averaged step, $F''[M]_i = \sum_{a,b} \partial_a \partial_b F_i\, M_{ab}$, $P$ the spectral projector of $J$ for"
+    r" the eigenvalue 1, $A^{\#}$ the group inverse of $A = I - J$, and t and f are the parts of the covariance $Q$ of one step along"
+    r" the manifold and across. The terms are the pull towards flat minima, the correlation of both noises, the curvature of the"
+    r" manifold, and a small force where points of the manifold do not rest."
+)
 
 
 def _components(result: SlowResult, vector: sp.MatrixBase, mark: str, names: Names, where: str) -> list[Part]:
@@ -232,7 +310,7 @@ def _components(result: SlowResult, vector: sp.MatrixBase, mark: str, names: Nam
 
 
 def _diffusion(result: SlowResult, names: Names) -> Step:
-    text = f"The noise along the manifold moves the coordinates with the covariance, per {_unit(result)},"
+    text = f"The noise along the manifold lets the coordinates diffuse, with the covariance, per {_unit(result)},"
     if result.linear is not None:
         front = rf"\frac{{\gamma^2}}{{{tex(result.linear.dt)}}}" if result.linear.continuous else r"\gamma^2"
         text += rf" $D = {front}\, G^{{-1}} T^{{\mathsf T}} \Sigma T G^{{-1}}$:"
@@ -243,10 +321,10 @@ def _diffusion(result: SlowResult, names: Names) -> Step:
 def _potential(result: SlowResult, names: Names) -> Step:
     found = notation.potential_or_reason(result)
     if isinstance(found, str):
-        return Step("Potential", (Sentence(f"There is no formula for it: {reason_tex(found)}"),))
+        return Step("What is minimised on the way", (Sentence(f"There is no formula for it: {reason_tex(found)}"),))
     symbols = ", ".join(map(tex, result.coordinates))
     ito = r" without its It\^o term" if any(x != 0 for x in result.terms.ito) else ""
-    text = rf"The drift{ito} is $-M^{{-1}}\, \partial \Psi / \partial u$, with the metric"
+    text = rf"The drift{ito} is a gradient flow, $-M^{{-1}}\, \partial \Psi / \partial u$, with the metric"
     metric = show_matrix("M", sp.Matrix(result.metric), result.coordinates, names, "slow.metric")
     shown = one_equation(rf"\Psi({symbols})", found, names, "slow.regularizer()")
     return Step("What is minimised on the way", (Sentence(text), *metric, Sentence("and the potential"), *shown))

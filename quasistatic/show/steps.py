@@ -86,8 +86,9 @@ def _listed(pairs: Mapping[str, sp.Expr]) -> str:
 def _rule_text(rule: Rule) -> str:
     free = ", ".join(f"${symbol_tex(n)}$" for n in rule.hyperparameters)
     text = rf"The rule \texttt{{{escape(rule.name)}}}"
-    text += f" has the hyperparameters {free} (positive)" if free else " has no free hyperparameters"
-    return text + (f"; fixed are {_listed(rule.fixed)}." if rule.fixed else ".")
+    plural = "s" if len(rule.hyperparameters) > 1 else ""
+    text += f" has the positive hyperparameter{plural} {free}" if free else " has no free hyperparameters"
+    return text + (f", with {_listed(rule.fixed)} fixed." if rule.fixed else ".")
 
 
 def _update_rows(rule: Rule) -> Equation:
@@ -106,16 +107,22 @@ def update_step(rule: Rule) -> Step:
     z, g = tex(rule.trace.parameter), tex(rule.trace.gradient)
     text = (
         rf" Every iteration updates each coordinate ${z}$ of the parameters with its component ${g}$ of the stochastic gradient"
-        r" $\nabla f + \xi$, $\mathrm{E}\,\xi = 0$, $\operatorname{Cov}\xi = \Sigma$:"
+        r" $\nabla f + \xi$, where $\mathrm{E}\,\xi = 0$ and $\operatorname{Cov}\xi = \Sigma$"
     )
+    text += ", from the values before it:" if len(rule.trace.variables) > 1 else ":"
     parts: list[Part] = [Sentence(_rule_text(rule) + text), _update_rows(rule)]
     if rule.trace.iteration is not None:
         parts.append(Sentence(rf"Here ${tex(rule.trace.iteration)}$ counts iterations from 1; the derivation takes it to infinity."))
     return Step("The update rule", tuple(parts))
 
 
+def dt_factor(linear: LinearRule) -> str:
+    """The time of one iteration as a factor."""
+    return rf"\left({tex(linear.dt)}\right)" if isinstance(linear.dt, sp.Add) else tex(linear.dt)
+
+
 def _time_tex(linear: LinearRule) -> str:
-    return f"t = k\\,{tex(linear.dt)}" if not isinstance(linear.dt, sp.Add) else rf"t = k\left({tex(linear.dt)}\right)"
+    return f"t = k\\,{dt_factor(linear)}"
 
 
 def scaling_step(linear: LinearRule) -> Step:
@@ -124,8 +131,8 @@ def scaling_step(linear: LinearRule) -> Step:
     assert scaling is not None
     declared = _listed(scaling.values)
     sentence = (
-        rf"Under the declared scaling {declared}, $e \to 0$, and with the time ${_time_tex(linear)}$, the iteration is to leading"
-        r" order the stochastic differential equation (one coordinate; $C C^{\mathsf T} = \Sigma$, $W$ a Wiener process)"
+        rf"Under the declared scaling {declared}, ${symbol_tex('e')} \to 0$, and with the time ${_time_tex(linear)}$, the iteration is"
+        r" to leading order the stochastic differential equation (one coordinate; $C C^{\mathsf T} = \Sigma$, $W$ a Wiener process)"
     )
     return Step("Continuous time", (Sentence(sentence), Equation(tuple(_sde_rows(linear)))))
 
@@ -152,14 +159,18 @@ def _linear_sum(terms: Sequence[tuple[sp.Expr, str]]) -> str:
 
 def term_tex(coefficient: sp.Expr, word: str, plus: bool) -> str:
     """coefficient times word, with its sign; a leading plus only on demand."""
-    negative = coefficient.could_extract_minus_sign()
+    terms = sp.Add.make_args(coefficient)
+    if not word and len(terms) > 1:
+        found = signed_terms(coefficient)
+        return " ".join([f"+ {found[0]}" if plus and not found[0].startswith("-") else found[0], *found[1:]])
+    negative = all(t.could_extract_minus_sign() for t in terms)
     size = -coefficient if negative else coefficient
     body = tex(size)
     if isinstance(size, sp.Add):
         body = rf"\left({body}\right)"
     sign = "- " if negative else "+ " if plus else ""
     if not word:
-        return sign + tex(size)
+        return sign + body
     return sign + (word if size == 1 else rf"{body}\, {word}")
 
 
@@ -183,7 +194,11 @@ def averaged_step(linear: LinearRule) -> Step:
         body = rf"F(s) &= {matrix_tex(linear.A)} s + {matrix_tex(linear.b)} \partial f{force}"
         covariance = rf"Q &= {matrix_tex(linear.b * linear.b.T)} \otimes \Sigma"
     parts: list[Part] = [
-        Sentence(rf"Averaged over the noise, the state $s = ({tuple_})$ of one coordinate moves by the map"),
+        Sentence(
+            rf"Averaged over the noise, the state $s = ({tuple_})$ of one coordinate moves by the map"
+            if linear.A.rows > 1
+            else "Averaged over the noise, one coordinate moves by the map"
+        ),
         as_is(body),
         Sentence(r"with $\partial f$ the coordinate's component of $\nabla f$, and one step has the covariance"),
         as_is(covariance),
@@ -192,7 +207,9 @@ def averaged_step(linear: LinearRule) -> Step:
         vanish = ", ".join(f"${tex(b)}^t$" for b in linear.bases)
         parts.append(Sentence(f"At late times {vanish} vanish."))
     if linear.has_force:
-        parts.append(Sentence("The last part is a small force: it moves points of the manifold, and enters the drift to first order."))
+        parts.append(
+            Sentence("The last part of the map is a small force: it moves points of the manifold, and enters the drift to first order.")
+        )
     return Step("The averaged map", tuple(parts))
 
 
@@ -242,7 +259,7 @@ def conditions_step(conditions: Sequence[Condition]) -> Step:
         formula = "" if relation is None else _relation(relation)
         items.append(rf"\item {formula}{words[:1].upper() + words[1:] if not formula else words}.")
     body = "\\begin{itemize}\n" + "\n".join(items) + "\n\\end{itemize}"
-    return Step("Conditions", (Sentence("The result holds where"), Sentence(body)))
+    return Step("Conditions", (Sentence("The result holds under these conditions:"), Sentence(body)))
 
 
 def _relation(relation: sp.Rel) -> str:

@@ -13,13 +13,24 @@ from quasistatic.derivation.result import SlowResult
 from quasistatic.model.noise import HessianNoise, IsotropicNoise
 from quasistatic.show import notation
 from quasistatic.show.notation import operations
-from quasistatic.show.steps import Step
-from quasistatic.show.typeset import Sentence, escape, symbol_tex, tex, width
+from quasistatic.show.steps import Step, dt_factor
+from quasistatic.show.typeset import Sentence, escape, symbol_tex, tex
 
 Row = tuple[str, str, str]
 NONE = "--"
 #: Coefficients larger than this are not looked at for units.
 LARGEST = 3000
+#: Symbols listed in one row.
+MOST = 8
+TABLE = r"""\begin{center}\small\renewcommand{\arraystretch}{1.15}
+\begin{tabular}{@{}p{0.18\linewidth}p{0.58\linewidth}l@{}}
+\hline
+Symbol & Meaning & Unit \\
+\hline
+ROWS
+\hline
+\end{tabular}
+\end{center}"""
 
 
 def table_step(rows: Iterable[Row], parameter: sp.Symbol) -> Step:
@@ -29,8 +40,7 @@ def table_step(rows: Iterable[Row], parameter: sp.Symbol) -> Step:
         rf"Units are given by those of a parameter, $[{tex(parameter)}]$, and of the loss, $[f]$; a dash stands where the problem or"
         " the rule decides."
     )
-    head = "\\begin{center}\\small\n\\begin{tabular}{@{}lp{0.6\\linewidth}l@{}}\n\\hline\nSymbol & Meaning & Unit \\\\\n\\hline\n"
-    body = head + "\n".join(lines) + "\n\\hline\n\\end{tabular}\n\\end{center}"
+    body = TABLE.replace("ROWS", "\n".join(lines))
     return Step("Notation", (Sentence(text), Sentence(body)))
 
 
@@ -104,7 +114,10 @@ def _hyperparameters(result: SlowResult | LawResult) -> list[Row]:
 def _rule_rows(result: SlowResult | LawResult) -> list[Row]:
     trace = result.rule.trace
     z, *states = trace.variables
-    rows = [(_dollar(tex(z)), "one of the parameters", unit(z, 1, 0)), (_dollar(tex(trace.gradient)), "its stochastic gradient", unit(z, -1, 1))]
+    rows = [
+        (_dollar(tex(z)), "one of the parameters", unit(z, 1, 0)),
+        (_dollar(tex(trace.gradient)), "its stochastic gradient", unit(z, -1, 1)),
+    ]
     if states:
         words = "what the rule remembers for it" if len(states) == 1 else "what the rule remembers for it, one number each"
         rows.append((_listed(states), words, NONE))
@@ -112,16 +125,16 @@ def _rule_rows(result: SlowResult | LawResult) -> list[Row]:
 
 
 def _listed(symbols: Sequence[sp.Symbol]) -> str:
-    shown = ", ".join(map(tex, symbols))
-    return _dollar(shown if width(shown) < 80 else rf"{tex(symbols[0])}, \ldots, {tex(symbols[-1])}")
+    if len(symbols) > MOST:
+        return rf"${tex(symbols[0])}$, \ldots, ${tex(symbols[-1])}$"
+    return ", ".join(_dollar(tex(s)) for s in symbols)
 
 
 def _time_row(result: SlowResult | LawResult) -> Row:
     linear = result.linear
     if linear is None or not linear.continuous:
         return "$k$", "time: the number of iterations", "iteration"
-    dt = tex(linear.dt) if not isinstance(linear.dt, sp.Add) else rf"\left({tex(linear.dt)}\right)"
-    return rf"$t = k\,{dt}$", "time, after $k$ iterations", NONE
+    return rf"$t = k\,{dt_factor(linear)}$", "time, after $k$ iterations", NONE
 
 
 def _common_rows(z: sp.Symbol, curvature: str) -> list[Row]:
@@ -180,6 +193,3 @@ def law_table(result: LawResult) -> Step:
         _time_row(result),
     ]
     return table_step(rows, z)
-
-
-

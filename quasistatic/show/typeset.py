@@ -150,7 +150,8 @@ def matrix_tex(matrix: sp.MatrixBase) -> str:
     lines = [" & ".join(_cell(x) for x in rest.row(i)) for i in range(rest.rows)]
     tall = any(r"\frac" in line for line in lines)
     rows = (r" \\[1.2ex] " if tall else r" \\ ").join(lines)
-    front = "" if factor == 1 else tex(factor) + r" "
+    scalar = rf"\left({tex(factor)}\right)" if isinstance(factor, sp.Add) else tex(factor)
+    front = "" if factor == 1 else scalar + " "
     return rf"{front}\begin{{pmatrix}} {rows} \end{{pmatrix}}"
 
 
@@ -263,7 +264,7 @@ class Equation:
     def body(self) -> str:
         """LaTeX for inside an equation environment."""
         if len(self.rows) == 1:
-            return self.rows[0].replace("&", "", 1)
+            return re.sub(r"(?<!\\)&", "", self.rows[0], count=1)
         return "\\begin{aligned}\n  " + " \\\\\n  ".join(self.rows) + "\n\\end{aligned}"
 
 

@@ -13,7 +13,8 @@ import sympy as sp
 
 import quasistatic as qs
 from quasistatic.show import latex
-from quasistatic.show.typeset import CAP, LINE, Equation, Names, equations, escape, symbol_tex, tex, width
+from quasistatic.show.steps import term_tex
+from quasistatic.show.typeset import CAP, LINE, Equation, Names, equations, escape, matrix_tex, symbol_tex, tex, width
 
 x = qs.symbols("x")
 h = qs.function("h", positive=True)
@@ -168,6 +169,17 @@ def test_escape_is_plain_text() -> None:
     assert escape("中").isascii()
 
 
+def test_signs_and_brackets_of_sums() -> None:
+    mu = sp.Symbol("mu", positive=True)
+    assert term_tex(1 - mu, "", True) == r"+ 1 - \mu"
+    assert term_tex(mu - 1, "", True) == r"+ \mu - 1"
+    assert term_tex(-1 - mu, "", True) == r"- 1 - \mu"
+    assert term_tex(1 - mu, "H", False) == r"\left(1 - \mu\right)\, H"
+    assert term_tex(-1 - mu, "H", True) == r"- \left(1 + \mu\right)\, H"
+    assert matrix_tex((1 + x**2) * sp.Matrix([[1, 2], [2, 3]])).startswith(r"\left(1 + x^{2}\right) \begin{pmatrix} 1 & 2")
+    assert Equation((r"a\&b &= c",)).body == r"a\&b = c"
+
+
 # -- length ------------------------------------------------------------------------------------------------------------
 
 
@@ -221,7 +233,7 @@ def test_unwritable_path(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(("rule", "problem", "time"), ALL)
 def test_documents_compile(tmp_path: Path, rule: str, problem: str, time: str) -> None:
     result = qs.derive(qs.zoo.RULES[rule], PROBLEMS[problem](), time=time)
-    assert max(compile_tex(latex.write(result, tmp_path / "out.tex")), default=0.0) < 20
+    assert max(compile_tex(latex.write(result, tmp_path / "out.tex")), default=0.0) < 10
 
 
 @qs.optimizer
@@ -238,7 +250,7 @@ def test_special_characters_compile(tmp_path: Path, problem: str) -> None:
     source = latex.document(result)
     assert source.isascii()
     assert r"\texttt{nasty\_name\_\_1}" in source
-    assert max(compile_tex(latex.write(result, tmp_path / "out.tex")), default=0.0) < 20
+    assert max(compile_tex(latex.write(result, tmp_path / "out.tex")), default=0.0) < 10
 
 
 @needs_tex
@@ -253,4 +265,4 @@ def test_forces_diffusion_and_means_compile(tmp_path: Path) -> None:
     pairs = [(qs.zoo.heavy_ball.free("weight_decay", "tau"), noisy), (with_means.fix(mu="1/2", eta="1/10"), quiet)]
     for k, (rule, problem) in enumerate(pairs):
         result = qs.derive(rule, problem)
-        assert max(compile_tex(latex.write(result, tmp_path / f"out{k}.tex")), default=0.0) < 20
+        assert max(compile_tex(latex.write(result, tmp_path / f"out{k}.tex")), default=0.0) < 10

@@ -44,7 +44,7 @@ class ParseError(QuasistaticError):
 
 
 class OutputError(QuasistaticError):
-    """A file or folder that cannot be written."""
+    """A file or folder that cannot be written, or a notation that a document cannot have."""
 
 
 class SimulationDiverged(QuasistaticError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
-from quasistatic.errors import ProblemError, RuleError
+from quasistatic.errors import HyperparameterError, ProblemError, RuleError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
@@ -146,6 +146,12 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
     if route not in ("structured", "dense"):
         raise RuleError(f'route={route!r} is neither "structured" nor "dense".')
     if problem is None:
+        taken = [n for n in ("alpha", "sigma", "B") if n in rule.hyperparameters]
+        if taken:
+            raise HyperparameterError(
+                f"{rule.name} has a hyperparameter {taken[0]!r}, which a law needs for the strength of the noise (alpha, sigma) or the"
+                " batch size (B): give the keyword argument another name. On a problem the rule can be derived as it is."
+            )
         law = Law(rule, time)
         _ = law.linear  # refuse at once, not at the first look
         return law

@@ -71,8 +71,8 @@ def exact(value: Any, what: str = "number") -> sp.Expr:
         raise HyperparameterError(f"{what}: {value!r} is not a number.")
     if isinstance(value, sp.Expr):
         result = rationalize(value)
-        if result.has(sp.nan, sp.oo, -sp.oo, sp.zoo):
-            raise HyperparameterError(f"{what}: {value} is not finite.")
+        if result.has(sp.nan, sp.oo, -sp.oo, sp.zoo, sp.I):
+            raise HyperparameterError(f"{what}: {value} is not a finite real number.")
         return result
     if isinstance(value, str):
         text = value.strip()

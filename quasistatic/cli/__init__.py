@@ -180,7 +180,7 @@ def derive(
         if form == "json":
             _print_json(results, report)
         elif report is not None:
-            print(report)
+            _print_table(str(report))
         _leave(report)
 
 
@@ -280,6 +280,20 @@ def _leave(report: Report | None) -> None:
         raise typer.Exit(FAILED)
 
 
+def _print_table(text: str) -> None:
+    """A table with coloured verdicts where stdout is a terminal, the plain text elsewhere."""
+    if not sys.stdout.isatty():
+        print(text)
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    coloured = Text(text)
+    coloured.highlight_regex(r"\bpass(ed)?\b", "green")
+    coloured.highlight_regex(r"\bFAIL(ED)?\b", "bold red")
+    Console().print(coloured, soft_wrap=True)
+
+
 def _print_json(results: Sequence[Any], report: Report | None) -> None:
     import json
 
@@ -308,7 +322,7 @@ def reproduce(
         _require_writable(path)
         with _progress_bar() as progress:
             study = FIGURES[figure](scale=scale, progress=progress)
-        print(study)
+        _print_table(str(study))
         study.plot(path)
         print(f"wrote {path}")
         if not study.passed:

@@ -18,6 +18,8 @@ from quasistatic.errors import NoPotential
 
 #: Larger integrands are left to quadrature.
 INTEGRAND_LIMIT = 250
+#: Larger one-forms are not even brought over one denominator.
+OMEGA_LIMIT = 1500
 
 
 class NoClosedForm(NoPotential):
@@ -166,7 +168,7 @@ def proportional(geometry: Geometry) -> tuple[str, sp.Expr] | None:
 
 def one_form(metric: sp.Matrix, drift: sp.Matrix) -> sp.Matrix:
     """omega = -M * (drift without its Ito part), (k, 1)."""
-    return sp.Matrix([normal(x) if x.count_ops() < 2000 else x for x in -(metric * drift)])
+    return sp.Matrix([normal(x) if x.count_ops() < OMEGA_LIMIT else x for x in -(metric * drift)])
 
 
 def require_closed(omega: sp.Matrix, coordinates: Sequence[sp.Symbol]) -> None:
@@ -192,6 +194,9 @@ def integrate(omega: sp.Matrix, coordinates: Sequence[sp.Symbol]) -> sp.Expr:
     NoClosedForm
         If an integral has no formula here.
     """
+    for u, component in zip(coordinates, omega, strict=True):
+        if component.count_ops() > OMEGA_LIMIT:
+            raise NoClosedForm(_no_formula(component, u))
     require_closed(omega, coordinates)
     total: sp.Expr = sp.Integer(0)
     for u, component in zip(coordinates, omega, strict=True):

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 import sympy as sp
+from sympy.core.function import UndefinedFunction
 
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation import potential
@@ -20,7 +21,7 @@ from quasistatic.derivation.kernel import Filter, make_filter
 from quasistatic.derivation.law import hyperparameter, make_linear
 from quasistatic.derivation.reduction import Order, Reduction, Terms, combine
 from quasistatic.derivation.structure import LinearRule
-from quasistatic.errors import HyperparameterError, ProblemError, RuleError, UnstableError
+from quasistatic.errors import HyperparameterError, ProblemError, RuleError, UnstableError, suggestion
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
@@ -220,12 +221,27 @@ class SlowResult:
 
     def subs(self, replacements: Mapping[Any, Any]) -> Self:
         """Unknown functions (``{h: lambda x: 1 + x**2}``), constants or hyperparameters replaced by values; derived anew."""
+        if not isinstance(replacements, Mapping):
+            raise ProblemError(f"subs takes a mapping of symbols or functions to values, not {replacements!r}.")
+        self._require_known(replacements)
         names = {s: n for n, s in self.rule.hyperparameters.items()}
         hyper = {names[k]: v for k, v in replacements.items() if k in names}
         rest = {k: v for k, v in replacements.items() if k not in names}
         rule = self.rule.fix(**hyper) if hyper else self.rule
         problem = self.problem.subs(rest) if rest else self.problem
         return replace(self, rule=rule, problem=problem)
+
+    def _require_known(self, replacements: Mapping[Any, Any]) -> None:
+        """Refuse keys that would change nothing."""
+        known = {*self.rule.hyperparameters.values(), *self.problem.constants, *self.problem.parameters, *self.coordinates}
+        for key in replacements:
+            if key in known or (isinstance(key, UndefinedFunction) and key.__name__ in self.problem.unknown_functions):
+                continue
+            names = [*(s.name for s in known), *self.problem.unknown_functions]
+            raise ProblemError(
+                f"subs: {key!r} is no symbol or unknown function of this result ({', '.join(sorted(names))});"
+                f" keys are symbols, as in slow.symbols.{suggestion(str(key), names)}"
+            )
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ class HessianNoise(Noise):
         object.__setattr__(self, "alpha", _strength(self.alpha, "HessianNoise: alpha"))
 
     def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
-        return sp.ImmutableMatrix(self.alpha * problem.hessian)
+        return sp.ImmutableMatrix(problem.chart.restrict(self.alpha) * problem.hessian)
 
     def scaled(self, factor: Any) -> HessianNoise:
         return HessianNoise(factor * self.alpha)
@@ -104,12 +104,12 @@ class IsotropicNoise(Noise):
     def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
         d = len(problem.parameters)
         if not self.normal_only:
-            return sp.ImmutableMatrix(self.sigma**2 * sp.eye(d))
+            return sp.ImmutableMatrix(problem.chart.restrict(self.sigma) ** 2 * sp.eye(d))
         T = problem.chart.tangent
         field = Field(list(T))
         t = field.matrix(T)
         projector = field.expressions(t * (t.transpose() * t).inv() * t.transpose())
-        return sp.ImmutableMatrix(self.sigma**2 * (sp.eye(d) - projector))
+        return sp.ImmutableMatrix(problem.chart.restrict(self.sigma) ** 2 * (sp.eye(d) - projector))
 
     def scaled(self, factor: Any) -> IsotropicNoise:
         return IsotropicNoise(sp.sqrt(factor) * self.sigma, self.normal_only)
@@ -195,7 +195,7 @@ class LabelNoise(Noise):
         self.check(problem)
         J = problem.chart.restrict(problem.residual_jacobian)
         copies = sp.Integer(1) if self.batch is None else sp.Rational(len(problem.residuals or ()), self.batch)
-        return sp.ImmutableMatrix(4 * copies * problem.scale**2 * self.sigma**2 * J.T * J)
+        return sp.ImmutableMatrix(4 * copies * problem.scale**2 * problem.chart.restrict(self.sigma) ** 2 * J.T * J)
 
     def require_additive(self) -> None:
         if self.batch is not None:

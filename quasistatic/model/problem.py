@@ -199,7 +199,10 @@ class Problem:
         def change(expression: sp.Expr) -> sp.Expr:
             for f, value in functions.items():
                 body: Callable[..., Any] = value if callable(value) and not isinstance(value, sp.Basic) else (lambda *_, v=value: v)
-                expression = expression.replace(f, body).doit()
+                try:
+                    expression = as_expression(expression.replace(f, body).doit())
+                except (TypeError, sp.SympifyError) as error:
+                    raise ProblemError(f"{f} -> {value!r} is not a function of one argument that returns an expression: {error}.") from None
             return expression.subs(plain, simultaneous=True) if plain else expression
 
         return self._remade(change, None if self.noise is None else self.noise.map(change))

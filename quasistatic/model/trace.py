@@ -177,6 +177,8 @@ def _signature(f: Callable[..., Any], name: str) -> tuple[list[str], list[str], 
         raise RuleError(
             f"{name}: the hyperparameter {taken[0]} has the name of an option of simulate and validate; call it something else."
         )
+    if {"lambda_i", "lambda_j"} & set(keywords):
+        raise RuleError(f"{name}: lambda_i and lambda_j are the curvatures of a law and cannot name hyperparameters.")
     if "e" in keywords:
         raise RuleError(f"{name}: e is the small number of a scaling and cannot name a hyperparameter.")
     with_default = [p.name for p in parameters if p.name in positional and p.default is not p.empty]

@@ -155,3 +155,39 @@ def test_name_used_twice():
     with pytest.raises(qs.HyperparameterError, match="sgd has a hyperparameter 'eta' and valley uses the symbol 'eta'"):
         qs.derive(qs.zoo.sgd, problem)
     qs.derive(qs.zoo.sgd.fix(eta="1/100"), problem)
+
+
+def test_strengths_are_taken_on_the_manifold():
+    """A strength that depends on a parameter is that of the manifold point, for every model."""
+    loss = (1 + x**2) * (y - x**2) ** 2
+    for make in (qs.HessianNoise, qs.IsotropicNoise):
+        spelt = qs.derive(qs.zoo.sgd, qs.Problem(loss, {y: x**2}, make(1 + y**2)))
+        direct = qs.derive(qs.zoo.sgd, qs.Problem(loss, {y: x**2}, make(1 + x**4)))
+        assert y not in spelt.drift.free_symbols
+        assert sp.cancel(spelt.drift[0] - direct.drift[0]) == 0
+
+
+def test_subs_refuses_what_it_does_not_know():
+    h = qs.function("h", positive=True)
+    slow = qs.derive(qs.zoo.sgd, qs.zoo.valley(h=h))
+    for bad in ({"eta": 1}, {qs.symbols("zz"): 2}, {qs.function("other"): lambda t: t}):
+        with pytest.raises(qs.ProblemError, match="no symbol or unknown function"):
+            slow.subs(bad)
+    for bad in ({h: "1+x**2"}, {h: lambda: 2}):
+        with pytest.raises(qs.ProblemError):
+            slow.subs(bad)
+    with pytest.raises(qs.ProblemError, match="mapping"):
+        slow.subs([(alpha, 2)])
+
+
+def test_hyperparameters_that_a_law_has_symbols_of():
+    for name in ("alpha", "sigma", "B"):
+        space: dict = {"qs": qs}
+        exec(f"def rule(z, g, *, {name}):\n    return z - {name} * g", space)
+        rule = qs.optimizer(space["rule"])
+        with pytest.raises(qs.HyperparameterError, match=f"hyperparameter '{name}'"):
+            qs.derive(rule)
+    space = {"qs": qs}
+    exec("def rule(z, g, *, lambda_i):\n    return z - lambda_i * g", space)
+    with pytest.raises(qs.RuleError, match="curvatures of a law"):
+        qs.optimizer(space["rule"])

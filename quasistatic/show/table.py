@@ -73,7 +73,8 @@ def powers_of_gain(law: LawResult) -> dict[sp.Symbol, sp.Rational]:
     known = [(law.gain, 1)]
     known += [(c, a + b - 1) for (a, b), c in left.items()] + [(c, a + b + 1) for (a, b), c in right.items()]
     for expression, power in known:
-        if operations(expression) <= LARGEST:
+        # a root or an exponential of a hyperparameter says nothing about units here
+        if operations(expression) <= LARGEST and expression.is_rational_function(*symbols):
             rows += _homogeneous(expression, power, symbols)
     return _decided(rows, symbols)
 

@@ -266,3 +266,22 @@ def test_forces_diffusion_and_means_compile(tmp_path: Path) -> None:
     for k, (rule, problem) in enumerate(pairs):
         result = qs.derive(rule, problem)
         assert max(compile_tex(latex.write(result, tmp_path / f"out{k}.tex")), default=0.0) < 10
+
+
+@pytest.mark.parametrize("memory", ["exp", "sqrt"])
+def test_roots_and_exponentials_of_hyperparameters(memory: str) -> None:
+    """Functions that rules may use print, though they decide no units."""
+
+    @qs.optimizer
+    def exponential(z, g, m, *, eta, k):  # type: ignore[no-untyped-def]
+        m = qs.exp(-k) * m + g
+        return z - eta * m, m
+
+    @qs.optimizer
+    def rooted(z, g, m, *, eta, k):  # type: ignore[no-untyped-def]
+        m = qs.sqrt(k) * m + g
+        return z - eta * m, m
+
+    rule = exponential if memory == "exp" else rooted
+    assert "Notation" in qs.derive(rule).latex()
+    assert "Notation" in qs.derive(rule, qs.zoo.valley()).latex()

@@ -159,7 +159,7 @@ def test_general_rule():
         ({"etaa": 1}, qs.HyperparameterError, "Did you mean 'eta'"),
         ({"alpha": float("inf")}, qs.HyperparameterError, "not finite"),
         ({"steps": 0}, qs.QuasistaticError, "steps = 0"),
-        ({"trajectories": 1}, qs.QuasistaticError, "at least 2"),
+        ({"trajectories": 7}, qs.QuasistaticError, "at least 8"),
         ({"seed": -1}, qs.QuasistaticError, "seed"),
     ],
 )

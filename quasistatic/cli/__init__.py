@@ -130,7 +130,7 @@ def derive(
     ] = None,
     start: Annotated[list[str] | None, typer.Option(metavar="X=V", help="Where the validation starts; repeatable.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Iterations of the validation.")] = STEPS,
-    trajectories: Annotated[int, typer.Option(min=2, help="Trajectories of the validation.")] = TRAJECTORIES,
+    trajectories: Annotated[int, typer.Option(min=8, help="Trajectories of the validation.")] = TRAJECTORIES,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the validation.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads of the simulation; they do not change the numbers.")] = 1,
     extrapolate: Annotated[

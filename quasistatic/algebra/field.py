@@ -128,15 +128,7 @@ class Field:
         """An integer and a product of factors whose term of lowest degree is positive: 1 - eta*h, not eta*h - 1."""
         if not factor or len(polynomial) > FACTOR_LIMIT:
             return 1, polynomial.as_expr()
-        content, factors = polynomial.factor_list()
-        constant, result = int(content), sp.Integer(1)
-        for base, exponent in factors:
-            expression = base.as_expr()
-            lowest = min(base.terms(), key=lambda term: (sum(term[0]), term[0]))
-            if lowest[1] < 0:
-                expression, constant = -expression, constant * (-1) ** exponent
-            result *= expression**exponent
-        return constant, result
+        return factored(polynomial)
 
     def back(self, expression: sp.Expr) -> sp.Expr:
         """Fresh symbols replaced by what they stand for."""
@@ -265,6 +257,19 @@ class Field:
             xi = sp.Dummy("xi", real=True)
             meaning = sp.Subs(sp.Derivative(inner.expr.func(xi), (xi, order)), xi, argument)
         return self._new((inner.expr.func, order, argument), meaning)
+
+
+def factored(polynomial: Any) -> tuple[int, sp.Expr]:
+    """The content of a ring element and a product of factors whose term of lowest degree is positive: 1 - eta*h reads better."""
+    content, factors = polynomial.factor_list()
+    constant, product = int(content), sp.Integer(1)
+    for base, exponent in factors:
+        expression = base.as_expr()
+        lowest = min(base.terms(), key=lambda term: (sum(term[0]), term[0]))
+        if lowest[1] < 0:
+            expression, constant = -expression, constant * (-1) ** exponent
+        product *= expression**exponent
+    return constant, product
 
 
 def normal(expression: sp.Expr, factor: bool = True) -> sp.Expr:

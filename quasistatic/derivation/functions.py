@@ -15,7 +15,8 @@ from sympy.polys.matrices import DomainMatrix
 from sympy.polys.rings import PolyElement, PolyRing
 
 from quasistatic.algebra.equations import solve
-from quasistatic.derivation.kernel import Rational2, _factored
+from quasistatic.algebra.field import factored
+from quasistatic.derivation.kernel import Rational2
 
 Coefficients = dict[tuple[int, int], sp.Expr]
 
@@ -125,6 +126,6 @@ def _fraction(numer: PolyElement, denom: PolyElement, replace: dict[sp.Symbol, s
     if not numer:
         return sp.Integer(0)
     numer, denom = numer.cancel(denom)
-    above, top = _factored(numer)
-    below, bottom = _factored(denom)
+    above, top = factored(numer)
+    below, bottom = factored(denom)
     return sp.Rational(above, below) * (top.xreplace(replace) / bottom.xreplace(replace))

@@ -21,7 +21,7 @@ from sympy.polys.polyfuncs import symmetrize
 from sympy.polys.rings import PolyElement, PolyRing
 
 from quasistatic.algebra import gramian
-from quasistatic.algebra.field import Field
+from quasistatic.algebra.field import Field, factored
 from quasistatic.derivation.structure import LinearRule
 from quasistatic.errors import HyperparameterError, RuleError
 
@@ -56,8 +56,8 @@ class Rational2:
         if not self.numer:
             return sp.Integer(0)
         replace = {LAMBDA_I: i, LAMBDA_J: j, **self.meaning}
-        above, top = _factored(self.numer)
-        below, bottom = _factored(self.denom)
+        above, top = factored(self.numer)
+        below, bottom = factored(self.denom)
         return sp.Rational(above, below) * (top.xreplace(replace) / bottom.xreplace(replace))
 
     def on_diagonal(self) -> Rational2:
@@ -78,7 +78,7 @@ class Rational2:
             parts.setdefault((monomial[-2], monomial[-1]), {})[(*monomial[:-2], 0, 0)] = coefficient
         found = {}
         for powers, part in parts.items():
-            content, product = _factored(self.ring.from_dict(part))
+            content, product = factored(self.ring.from_dict(part))
             found[powers] = content * product.xreplace(dict(self.meaning))
         return found
 
@@ -121,19 +121,6 @@ def _equal(polynomial: PolyElement) -> PolyElement:
 
 def _zero_i(polynomial: PolyElement) -> PolyElement:
     return polynomial.ring.from_dict({m: c for m, c in polynomial.terms() if m[-2] == 0})
-
-
-def _factored(polynomial: PolyElement) -> tuple[sp.Rational, sp.Expr]:
-    """Content and a product of factors whose term of lowest degree is positive."""
-    content, factors = polynomial.factor_list()
-    constant, product = sp.Rational(int(content)), sp.Integer(1)
-    for base, exponent in factors:
-        expression = base.as_expr()
-        lowest = min(base.terms(), key=lambda term: (sum(term[0]), term[0]))
-        if lowest[1] < 0:
-            expression, constant = -expression, constant * (-1) ** exponent
-        product *= expression**exponent
-    return constant, product
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from rule_lists import ADAPTIVE, KINKED, LINEAR
 import quasistatic as qs
 from quasistatic.errors import RuleError
 from quasistatic.numeric.simulate import Simulator
+from quasistatic.numeric.unfold import unfold
 from quasistatic.symbols import BlockMean, Mean
 
 STEPS = 50
@@ -166,6 +167,18 @@ def test_means_over_blocks_with_noise():
     np.testing.assert_allclose(one_each.final_states, adam.final_states, rtol=1e-9)
     shared = qs.simulate(qs.zoo.adalayer, valley, start, 200, trajectories=8, seed=3, **values).final_states[:, 6:]
     np.testing.assert_array_equal(shared, shared[:, :1] * np.ones(3))
+
+
+def test_a_fixed_exponent_is_part_of_the_formula():
+    """With power 1/2 the kernel takes a square root; the numbers are those of a power given when it runs."""
+    values = {**TYPICAL, "alpha": 1.0}
+    start, options = {"x": 1, "y": 0.3}, {"trajectories": 3, "seed": 4}
+    fixed = qs.zoo.adam_power.fix(power="1/2")
+    given = qs.simulate(qs.zoo.adam_power, qs.zoo.valley(), start, 100, power=0.5, **options, **values)
+    found = qs.simulate(fixed, qs.zoo.valley(), start, 100, **options, **values)
+    np.testing.assert_allclose(found.final_states, given.final_states, rtol=1e-9)
+    sources = [unfold(r, qs.zoo.valley()).lane_source for r in (fixed, qs.zoo.adam_power)]
+    assert ["**" in s.partition("for l in range(L):")[2] for s in sources] == [False, True]
 
 
 def test_the_running_maximum_never_falls():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
+from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
 from quasistatic.errors import HyperparameterError, ProblemError, RuleError
@@ -80,6 +81,15 @@ class SlowDynamics(_Shown, SlowResult):
         from quasistatic.validate import validate
 
         return validate(self, start, steps, **options)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptiveDynamics(AdaptiveResult, SlowDynamics):
+    """Slow dynamics of a rule with slow states: the coupled system on ``slow_state``, or its ``adiabatic()`` limit."""
+
+    def __repr__(self) -> str:
+        of = ", ".join(str(s) for s in self.slow_state)
+        return f"<slow dynamics of {self.rule!r} on {self.problem.name or self.problem!r} in ({of}), per {self.time}>"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -159,6 +169,7 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
         raise ProblemError(f"{problem!r} is not a problem: make one with qs.Problem(loss=..., minima=..., noise=...).")
     problem.require_noise().require_additive()
     require_distinct(rule, problem)
-    slow = SlowDynamics(rule, problem, time, route=route)
+    kind = AdaptiveDynamics if any(s.slow for s in rule.trace.states) else SlowDynamics
+    slow = kind(rule, problem, time, route=route)
     _ = slow.linear
     return slow

@@ -120,6 +120,11 @@ class Reduction:
         """Gain at this order."""
         return self.order.scalar(self.filter.linear.gain)
 
+    @property
+    def has_force(self) -> bool:
+        """Whether a small force acts."""
+        return self.filter.linear.has_force
+
     def _rate(self, matrix: sp.Matrix) -> sp.ImmutableMatrix:
         """Per unit of time instead of per iteration, each entry combined."""
         dt = self.filter.linear.dt
@@ -128,7 +133,7 @@ class Reduction:
     def terms(self) -> Terms:
         """The parts of the drift."""
         zero = sp.zeros(self.geometry.k, 1)
-        g, linear = self.geometry, self.filter.linear
+        g = self.geometry
         half = -self.gain / 2
         kernel = self.filter.kernel
         flat = half * self._normal_part(self.order.kernel(kernel)) if g.has_normal_noise else zero
@@ -139,7 +144,7 @@ class Reduction:
             flat = flat + half * fast
             correlation = half * (total - fast)
         ito = self.gain**2 * g.express(g.bend) if g.has_tangent_noise else zero
-        force = self._force() if linear.has_force else zero
+        force = self._force() if self.has_force else zero
         parts = [self._rate(sp.Matrix(p)) for p in (flat, correlation, ito, force)]
         return self._lowest(Terms(*parts))
 

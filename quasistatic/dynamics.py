@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
 from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.adaptive_law import AdaptiveLawResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
 from quasistatic.errors import HyperparameterError, ProblemError, RuleError
@@ -106,6 +107,11 @@ class Law(_Shown, LawResult):
         return compile_law(self, values)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class AdaptiveLaw(AdaptiveLawResult, Law):
+    """What a rule with slow states does on any loss: ``preconditioner``, ``kernel``, ``gain``, ``regularizer()``, ..."""
+
+
 def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **options: Any) -> Report:
     """For a test suite: raise ValidationFailed, with the table, where theory and simulation differ by over 5 standard errors."""
     from quasistatic.validate import assert_agrees as check
@@ -119,7 +125,7 @@ def load(path: str | Path) -> Any:
     from quasistatic.storage import load as read
     from quasistatic.validate import Report, Row
 
-    return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble)})
+    return read(path, {c.__name__: c for c in (SlowDynamics, AdaptiveDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)})
 
 
 def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
@@ -162,7 +168,7 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
                 f"{rule.name} has a hyperparameter {taken[0]!r}, which a law needs for the strength of the noise (alpha, sigma) or the"
                 " batch size (B): give the keyword argument another name. On a problem the rule can be derived as it is."
             )
-        law = Law(rule, time)
+        law = (AdaptiveLaw if any(s.slow for s in rule.trace.states) else Law)(rule, time)
         _ = law.linear  # refuse at once, not at the first look
         return law
     if not isinstance(problem, Problem):

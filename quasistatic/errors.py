@@ -64,6 +64,10 @@ class SimulationDiverged(QuasistaticError):
         self.runs = runs
 
 
+class SlowStateWarning(UserWarning):
+    """A state that was declared slow is about as fast as what it should be frozen against."""
+
+
 class ValidationFailed(QuasistaticError, AssertionError):
     """Theory and simulation differ by more than the stated number of standard errors."""
 

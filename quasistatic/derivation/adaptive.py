@@ -7,6 +7,7 @@ follow dv/dk = E[v' - v], where E[g_i^2] = Sigma_ii + (H V H)_ii, and where that
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,8 +26,13 @@ from quasistatic.derivation.reduction import Reduction, Terms, combine
 from quasistatic.derivation.result import SlowResult
 from quasistatic.derivation.slow_states import Moments, Preconditioned, SlowState, preconditioned_rule
 from quasistatic.derivation.structure import LinearRule
-from quasistatic.errors import NoPotential, RuleError, UnstableError
-from quasistatic.symbols import BlockMean, Mean
+from quasistatic.errors import NoPotential, RuleError, SlowStateWarning, StartError, UnstableError
+from quasistatic.symbols import BlockMean, Mean, exact
+
+#: A slow state whose rate is more than this fraction of the fast rate is not slow.
+FAST_STATE = 0.5
+#: Iterations of the fixed point for slow states whose equilibrium is implicit.
+EQUILIBRIUM_ITERATIONS = 500
 
 
 @dataclass(frozen=True)
@@ -456,6 +462,44 @@ class AdaptiveResult(SlowResult):
         law = make_filter(self.linear)
         return (*when.stability(law), *when.assumptions(noisy, self.preconditioned.has_force), *when.frozen(self.preconditioned))
 
+    def complete(self, values: Mapping[str, float], point: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """A point of ``slow_state``: slow states that are not given are at their equilibrium, found by iteration.
+
+        Raises
+        ------
+        StartError
+            Where there is no equilibrium to start from.
+        """
+        names = {str(k) for k in point}
+        wanted = [s for s in self.slow_state if s.name not in names and s not in self.coordinates]
+        if not wanted or not all(c.name in names for c in self.coordinates):
+            return point
+        here = {**values, **{str(k): float(exact(v, str(k))) for k, v in point.items()}}
+        return {**point, **self._equilibrium_numbers(here, wanted)}
+
+    def _equilibrium_numbers(self, here: dict[str, float], wanted: Sequence[sp.Symbol]) -> dict[str, float]:
+        try:
+            rows = dict(self._rest(self._second_moments))
+        except RuleError as error:
+            raise StartError(f"start: give {', '.join(s.name for s in wanted)} a value; {error}") from None
+        now = {s.name: 1.0 for s in wanted}
+        for s in wanted:
+            first = when.numbers([self._first_guess[s]], here)[0]
+            now[s.name] = float(first) if first > 0 else 1e-8
+        for _ in range(EQUILIBRIUM_ITERATIONS):
+            point = {**here, **now}
+            scales = dict(zip((s.name for s in self.scales), self.scale_numbers(point), strict=True))
+            target = when.numbers([rows[s] for s in wanted], {**point, **scales})
+            new = {s.name: float(np.sqrt(max(v, 0.0) * now[s.name])) for s, v in zip(wanted, target, strict=True)}
+            if all(abs(new[n] - now[n]) <= 1e-13 * now[n] for n in now):
+                break
+            now = new
+        return new
+
+    @cached_property
+    def _first_guess(self) -> dict[sp.Symbol, sp.Expr]:
+        return self._rest(self.noise_moments)
+
     def check(self, values: Mapping[str, float], point: Mapping[str, float] | None = None) -> None:
         """Raise UnstableError where numbers are outside the conditions; as for rules without slow states."""
         self._require_closed_functions()
@@ -465,6 +509,26 @@ class AdaptiveResult(SlowResult):
             found = self.curvatures({**values, **point}).tolist()
         where = ", ".join(f"{k}={v:.6g}" for k, v in (point or {}).items())
         when.require_stable(law, self.conditions, values, found, where)
+        if point is not None:
+            self._warn_of_fast_states({**values, **point}, found)
+
+    def _warn_of_fast_states(self, here: Mapping[str, float], found: Sequence[float]) -> None:
+        """Freezing a state that is as fast as what it should be frozen against: warn with the ratio."""
+        for name, ratio in self.state_ratios(here, found).items():
+            if ratio > FAST_STATE:
+                warnings.warn(
+                    f"{self.rule.name}: the slow state {name} is not slow: its rate is {ratio:.3g} times the fast rate at"
+                    f" {', '.join(f'{c.name}={here[c.name]:.6g}' for c in self.coordinates)}, and the theory freezes it. Bring the factor"
+                    f" in its average (beta2) closer to 1, or take a larger learning rate.",
+                    SlowStateWarning,
+                    stacklevel=4,
+                )
+
+    def state_ratios(self, here: Mapping[str, float], found: Sequence[float]) -> dict[str, float]:
+        """Slow state to its rate against the fast rate, at a point where ``found`` are the curvatures."""
+        fast = when.fast_rate(make_filter(self.linear), found, here)
+        rates = when.numbers([s.rate for s in self.preconditioned.slow], here)
+        return {s.state.name: float(rate / fast) for s, rate in zip(self.preconditioned.slow, rates, strict=True)}
 
     def curvatures(self, here: Mapping[str, float]) -> np.ndarray:
         """Eigenvalues of S^1/2 H S^1/2 across the manifold at a point of ``slow_state``, ascending."""

@@ -130,6 +130,9 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
     """What holding the slow states fixed neglects."""
     rates = ", ".join(f"{s.rate} for {s.state.name}" for s in rule.slow)
     found = [
+        Condition("stability", f"{s.state.name} is an average", sp.Lt(s.keep, 1, evaluate=False)) for s in rule.slow if s.keep.free_symbols
+    ]
+    found += [
         Condition(
             "frozen state",
             f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias of"

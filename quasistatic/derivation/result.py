@@ -248,6 +248,14 @@ class SlowResult:
                 f" keys are symbols, as in slow.symbols.{suggestion(str(key), names)}"
             )
 
+    def complete(self, values: Mapping[str, float], point: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """A point of ``slow_state`` from one of the coordinates; nothing to add without slow states."""
+        return point
+
+    def adiabatic(self) -> Self:
+        """The result with slow states at their equilibrium; a rule without slow states has none to put there."""
+        raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules like Adam; the result is final as it is.")
+
     # -- numbers -------------------------------------------------------------------------------------------------------
 
     def check(self, values: Mapping[str, float], point: Mapping[str, float] | None = None) -> None:

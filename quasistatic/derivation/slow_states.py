@@ -351,4 +351,22 @@ def _in_units(
     )
 
 
-__all__ = ["Moments", "Preconditioned", "SlowState", "frozen_symbol", "frozen_update", "preconditioned_rule", "slow_states"]
+def late_rule(rule: Rule) -> Rule:
+    """The rule at late times, without its bias corrections: what the derivation describes from the first step."""
+    if rule.trace.iteration is None:
+        return rule
+    t = rule.trace
+    return replace(rule, trace=Trace(t.parameter, t.queries, t.states, t.hyperparameters, None, at_late_times(rule)[0]), function=None)
+
+
+def frozen_rule(rule: Rule) -> Rule:
+    """The rule with its slow states held fixed: its noiseless iteration is the limit map that belongs to them."""
+    updates, _ = at_late_times(rule)
+    t = rule.trace
+    back = {frozen_symbol(s): s.symbol for s in t.states if s.slow}
+    new = [t.variables[i] if v.slow else frozen_update(rule, updates, updates[i]).xreplace(back) for i, v in enumerate(t.states, start=1)]
+    z = frozen_update(rule, updates, updates[0]).xreplace(back)
+    return replace(rule, trace=Trace(t.parameter, t.queries, t.states, t.hyperparameters, None, (z, *new)), function=None)
+
+
+__all__ = ["Moments", "Preconditioned", "SlowState", "frozen_rule", "frozen_symbol", "frozen_update", "late_rule", "preconditioned_rule", "slow_states"]

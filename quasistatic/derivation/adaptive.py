@@ -15,13 +15,15 @@ from typing import Any, Self
 
 import numpy as np
 import sympy as sp
+from sympy.polys.matrices import DomainMatrix
 
+from quasistatic.algebra.equations import solve_field
 from quasistatic.algebra.field import is_zero
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation import potential, separable
 from quasistatic.derivation.averaging import third_derivatives
 from quasistatic.derivation.geometry import Geometry, geometry, scale_symbols
-from quasistatic.derivation.kernel import Filter, make_filter
+from quasistatic.derivation.kernel import Filter, Rational2, make_filter
 from quasistatic.derivation.reduction import Reduction, Terms, combine
 from quasistatic.derivation.result import SlowResult
 from quasistatic.derivation.slow_states import Moments, Preconditioned, SlowState, preconditioned_rule
@@ -60,6 +62,12 @@ class PreconditionedReduction(Reduction):
             at = at_coordinate(self._rule, g.problem, names, i)
             moved.append(at(self._rule.pull) * z + at(self._rule.shift))
         return sp.Matrix(g.express(g.T_left)) * sp.Matrix(moved)
+
+    def _diagonal(self, kernel: Rational2) -> tuple[Rational2, DomainMatrix]:
+        """lambda K(lambda, lambda), which has no pole, and h^-1 Sff, which is short for noise in proportion to the Hessian."""
+        diagonal, g = kernel.on_diagonal(), self.geometry
+        grown = Rational2(diagonal.numer * diagonal.ring.gens[-2], diagonal.denom, diagonal.meaning).reduced
+        return grown, g._reduced(solve_field(g.h, g.Sff))
 
     def gradient_moments(self) -> list[sp.Expr]:
         """(H V H)_ii, the mean square of the loss's own gradient at equilibrium, as functions of the frozen S."""

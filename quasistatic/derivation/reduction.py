@@ -92,6 +92,9 @@ def leading_power(expression: sp.Expr, symbol: sp.Symbol) -> int:
 
 
 def _leading(expression: sp.Expr, symbol: sp.Symbol) -> tuple[int, sp.Expr]:
+    plain = _one_power(expression, symbol)
+    if plain is not None:
+        return plain, expression
     field = Field([expression])
     if symbol not in field.generators:
         if symbol in expression.free_symbols:
@@ -105,6 +108,18 @@ def _leading(expression: sp.Expr, symbol: sp.Symbol) -> tuple[int, sp.Expr]:
         low.append(valuation)
         parts.append(field.domain.field(part.ring.from_dict({m: c for m, c in part.terms() if m[index] == valuation})))
     return int(low[0] - low[1]), field.expression(parts[0] / parts[1])
+
+
+def _one_power(expression: sp.Expr, symbol: sp.Symbol) -> int | None:
+    """The power of a symbol that every term of a sum has as a factor; None where the terms differ, or hold it otherwise."""
+    powers = set()
+    for term in sp.Add.make_args(expression):
+        rest, own = term.as_independent(symbol, as_Add=False)
+        base, exponent = own.as_base_exp() if own != 1 else (symbol, sp.Integer(0))
+        if base != symbol or not exponent.is_Integer or rest == 0:
+            return None
+        powers.add(int(exponent))
+    return powers.pop() if len(powers) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -176,10 +191,15 @@ class Reduction:
         """K(h, h)[Sff] as a folded sum of coefficients and matrices."""
         g = self.geometry
         if g.commutes:
-            coefficients = one_sided(kernel.on_diagonal(), g.characteristic)
-            return [(c, g._reduced(p * g.Sff)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
+            diagonal, noise = self._diagonal(kernel)
+            coefficients = one_sided(diagonal, g.characteristic)
+            return [(c, g._reduced(p * noise)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
         table: Coefficients = two_sided(kernel, g.characteristic, symmetric)
         return [(c, g._reduced(g.powers[p] * g.Sff * g.powers[q].transpose())) for (p, q), c in sorted(table.items()) if c != 0]
+
+    def _diagonal(self, kernel: Rational2) -> tuple[Rational2, DomainMatrix]:
+        """K(lambda, lambda) and Sff, whose product is wanted."""
+        return kernel.on_diagonal(), self.geometry.Sff
 
     def _cross_sum(self, kernel: Rational2) -> list[tuple[sp.Expr, DomainMatrix]]:
         """Stf k(h^T) as a folded sum."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.adaptive_law import AdaptiveLawResult
+from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
 from quasistatic.errors import HyperparameterError, ProblemError, RuleError
@@ -94,6 +95,11 @@ class AdaptiveDynamics(AdaptiveResult, SlowDynamics):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class KineticDynamics(KineticResult, AdaptiveDynamics):
+    """Slow dynamics in continuous time of a rule with slow states: ``overdamped()``, ``adiabatic()``, ``scaled()``, ..."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Law(_Shown, LawResult):
     """What a rule does on any loss: ``kernel``, ``matrix_equation``, ``gain``, ``regularizer()``, ..."""
 
@@ -125,7 +131,7 @@ def load(path: str | Path) -> Any:
     from quasistatic.storage import load as read
     from quasistatic.validate import Report, Row
 
-    return read(path, {c.__name__: c for c in (SlowDynamics, AdaptiveDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)})
+    return read(path, {c.__name__: c for c in (SlowDynamics, AdaptiveDynamics, KineticDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)})
 
 
 def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
@@ -135,13 +141,28 @@ def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int,
     return run(rule, problem, start, steps, **options)
 
 
-@overload
-def derive(rule: Rule, problem: None = None, *, time: str = ..., route: str = ...) -> Law: ...
-@overload
-def derive(rule: Rule, problem: Problem, *, time: str = ..., route: str = ...) -> SlowDynamics: ...
+def _dynamics(rule: Rule, problem: Problem, time: str, route: str, transient: bool) -> SlowDynamics:
+    adaptive = any(s.slow for s in rule.trace.states)
+    if transient and not (adaptive and time == "continuous"):
+        raise RuleError('transient=True belongs to time="continuous" of a rule with slow states.')
+    if not adaptive:
+        return SlowDynamics(rule, problem, time, route=route)
+    if route == "dense":
+        raise RuleError(f'{rule.name} has slow states: only route="structured" derives it.')
+    if time == "continuous":
+        return KineticDynamics(rule, problem, time, transient=transient)
+    return AdaptiveDynamics(rule, problem, time)
 
 
-def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration", route: str = "structured") -> Law | SlowDynamics:
+@overload
+def derive(rule: Rule, problem: None = None, *, time: str = ..., route: str = ..., transient: bool = ...) -> Law: ...
+@overload
+def derive(rule: Rule, problem: Problem, *, time: str = ..., route: str = ..., transient: bool = ...) -> SlowDynamics: ...
+
+
+def derive(
+    rule: Rule, problem: Problem | None = None, *, time: str = "iteration", route: str = "structured", transient: bool = False
+) -> Law | SlowDynamics:
     """The slow dynamics of a rule on a problem, or without a problem its law for any loss.
 
     Parameters
@@ -151,6 +172,8 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
         scaling; results are then per unit of its time.
     route:
         "structured": kernels and matrix equations. "dense": the theorem on the whole state, for small problems.
+    transient:
+        Continuous time of rules with slow states: bias corrections keep their time dependence gamma_i(t) = 1 - exp(-c_i t).
 
     Raises
     ------
@@ -175,7 +198,6 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
         raise ProblemError(f"{problem!r} is not a problem: make one with qs.Problem(loss=..., minima=..., noise=...).")
     problem.require_noise().require_additive()
     require_distinct(rule, problem)
-    kind = AdaptiveDynamics if any(s.slow for s in rule.trace.states) else SlowDynamics
-    slow = kind(rule, problem, time, route=route)
+    slow = _dynamics(rule, problem, time, route, transient)
     _ = slow.linear
     return slow

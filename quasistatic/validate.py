@@ -16,6 +16,7 @@ import sympy as sp
 from scipy.integrate import solve_ivp
 
 from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.derivation.slow_states import Preconditioned, frozen_rule, late_rule
 from quasistatic.derivation.structure import LinearRule
@@ -172,6 +173,11 @@ def validate(
     SimulationDiverged
         If a trajectory stops being finite.
     """
+    if isinstance(result, KineticResult):
+        raise RuleError(
+            "the continuous form of a rule with slow states is the papers' leading order; validate the map itself:"
+            f" qs.derive({result.rule.name}, problem).validate(...)."
+        )
     values = resolve(result.rule, result.problem, hyper)
     result.check(values, None)
     u0 = point(result.complete(values, start), result.slow_state, "coordinate")

@@ -115,7 +115,7 @@ def at_coordinate(rule: Preconditioned, problem: Any, values: Mapping[str, Seque
     return lambda e: put(e, i)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AdaptiveResult(SlowResult):
     """Slow dynamics of a rule with slow states.
 
@@ -376,7 +376,7 @@ class AdaptiveResult(SlowResult):
             return self.adiabatic()._potential
         force = self._force_potential()
         strength = self._noise_strength
-        if strength is not None and self.order.symbol is not None and self._fluctuation_is_small:
+        if strength is not None and self._fluctuation_is_small:
             try:
                 return self._separable_potential(strength) + force
             except potential.NoClosedForm:
@@ -404,7 +404,7 @@ class AdaptiveResult(SlowResult):
         F = separable.primitive(density, h)
         curvature = self._own_curvatures()
         gain = self.order.scalar(self.linear.gain)
-        return gain**2 * alpha / 4 * sp.Add(*(F.xreplace({h: c}) for c in curvature))
+        return gain**2 * alpha / 4 / self.linear.dt * sp.Add(*(F.xreplace({h: c}) for c in curvature))
 
     def _own_curvatures(self) -> list[sp.Expr]:
         """For every coordinate the curvature that its slow state follows: H_ii, or the mean over its block."""
@@ -422,7 +422,7 @@ class AdaptiveResult(SlowResult):
         if not any(force):
             return sp.Integer(0)
         rule = self.preconditioned
-        constant = combine(rule.pull / rule.scale)
+        constant = combine(rule.pull / rule.scale / self.linear.dt)
         if rule.shift == 0 and not constant.free_symbols & {s.symbol for s in rule.slow}:
             return combine(-constant * sum(p**2 for p in self.problem.chart.embedding) / 2)
         omega = -(sp.Matrix(self.metric) * force)

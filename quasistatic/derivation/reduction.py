@@ -187,6 +187,15 @@ class Reduction:
             total += coefficient * g.express(g.pullback(inners))
         return total
 
+    def covector(self) -> sp.Matrix:
+        """<dH/du, V> for every coordinate, (k, 1): twice the mean gradient along the manifold."""
+        g = self.geometry
+        total = sp.zeros(g.k, 1)
+        for coefficient, S in self._normal_sum(self.order.kernel(self.filter.kernel)):
+            inners = [g.field.reduce(inner(B, S, g.field(0))) for B in g.curvature_change]
+            total += coefficient * sp.Matrix([g.field.expression(x) for x in inners])
+        return total.applyfunc(combine)
+
     def _normal_sum(self, kernel: Rational2, symmetric: bool = True) -> list[tuple[sp.Expr, DomainMatrix]]:
         """K(h, h)[Sff] as a folded sum of coefficients and matrices."""
         g = self.geometry

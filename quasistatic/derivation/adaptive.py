@@ -222,9 +222,14 @@ class AdaptiveResult(SlowResult):
         return self._thawed(self.frozen_terms.total)
 
     @cached_property
+    def frozen_diffusion(self) -> sp.ImmutableMatrix:
+        """Diffusion of the coordinates as a function of the frozen S, (k, k)."""
+        return self._engine.diffusion()
+
+    @cached_property
     def diffusion(self) -> sp.ImmutableMatrix:
         """Covariance of the slow state's step per iteration; a slow state's own noise is of higher order, 0 here."""
-        D = self._thawed(self._engine.diffusion())
+        D = self._thawed(self.frozen_diffusion)
         n = len(self.slow_state)
         return sp.ImmutableMatrix(sp.diag(D, sp.zeros(n - D.rows, n - D.rows)) if n > D.rows else D)
 
@@ -235,9 +240,14 @@ class AdaptiveResult(SlowResult):
         return sp.ImmutableMatrix([*self.terms.ito, *([0] * rest)])
 
     @cached_property
+    def frozen_metric(self) -> sp.ImmutableMatrix:
+        """``metric`` as a function of the frozen S, (k, k)."""
+        return self._engine.metric()
+
+    @cached_property
     def metric(self) -> sp.ImmutableMatrix:
         """Induced metric T^T S^-1 T of the manifold in the coordinates, (k, k)."""
-        return self._thawed(self._engine.metric())
+        return self._thawed(self.frozen_metric)
 
     @cached_property
     def frozen_covariance(self) -> sp.ImmutableMatrix:
@@ -262,14 +272,33 @@ class AdaptiveResult(SlowResult):
 
     # -- the slow states -----------------------------------------------------------------------------------------------
 
+    @property
+    def moment_symbols(self) -> tuple[sp.Symbol, ...]:
+        """Symbols M_x, M_y, ... of the second moments E[g_i^2], one per parameter."""
+        return tuple(sp.Symbol(f"M_{p.name}", positive=True) for p in self.problem.parameters)
+
+    @property
+    def second_moments(self) -> tuple[sp.Expr, ...]:
+        """E[g_i^2] at this order, as functions of the coordinates and the frozen S, one per parameter."""
+        return self._second_moments
+
+    @cached_property
+    def frozen_slow_drift(self) -> dict[sp.Symbol, sp.Expr]:
+        """Slow state to dv/dk as a function of the slow states and of ``moment_symbols``."""
+        moments = self._moments(self.moment_symbols)
+        found = {}
+        for slow in self.preconditioned.slow:
+            found.update(zip(self._names[slow.state.name], self._rates(slow, moments), strict=True))
+        return found
+
     def _slow_drift(self, slow: SlowState) -> list[sp.Expr]:
-        moments = self._moments(self._second_moments)
+        return [row.xreplace(self._thaw) for row in self._rates(slow, self._moments(self._second_moments))]
+
+    def _rates(self, slow: SlowState, moments: Moments) -> list[sp.Expr]:
         rows = []
         for i, v in enumerate(self._names[slow.state.name]):
-            source = slow.mean_source(i, moments)
             equilibrium = slow.equilibrium(i, moments)
-            row = source if equilibrium is None else slow.rate * (equilibrium - v)
-            rows.append(row.xreplace(self._thaw))
+            rows.append(slow.mean_source(i, moments) if equilibrium is None else slow.rate * (equilibrium - v))
         return rows
 
     def _moments(self, squares: Sequence[sp.Expr]) -> Moments:
@@ -468,7 +497,7 @@ class AdaptiveResult(SlowResult):
         """When the result holds; lambda is an eigenvalue of S H."""
         noisy = any(x != 0 for x in self._engine.diffusion())
         law = make_filter(self.linear)
-        return (*when.stability(law), *when.assumptions(noisy, self.preconditioned.has_force), *when.frozen(self.preconditioned))
+        return when.together(when.stability(law), when.assumptions(noisy, self.preconditioned.has_force), when.frozen(self.preconditioned))
 
     def complete(self, values: Mapping[str, float], point: Mapping[Any, Any]) -> Mapping[Any, Any]:
         """A point of ``slow_state``: slow states that are not given are at their equilibrium, found by iteration.

@@ -96,7 +96,7 @@ class AdaptiveLawResult(LawResult):
     def conditions(self) -> tuple[when.Condition, ...]:
         """Stability for every eigenvalue lambda of S H, and what the theory neglects."""
         rule = self.preconditioned
-        return (*when.stability(self.filter), *when.assumptions(False, rule.has_force), *when.frozen(rule))
+        return when.together(when.stability(self.filter), when.assumptions(False, rule.has_force), when.frozen(rule))
 
 
 __all__ = ["CURVATURE", "AdaptiveLawResult"]

@@ -128,7 +128,8 @@ def assumptions(noisy_tangent: bool, force: bool) -> tuple[Condition, ...]:
 
 def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
     """What holding the slow states fixed neglects."""
-    rates = ", ".join(f"{s.rate} for {s.state.name}" for s in rule.slow)
+    rates = ", ".join(f"{s.rate} for {s.state.name}" if s.keep != 1 else f"E[{s.source}]/{s.state.name}" for s in rule.slow)
+    bias = " (E[v^-1/2] is 3/8 of it above its value at the mean)" if any(s.keep != 1 for s in rule.slow) else ""
     found = [
         Condition("stability", f"{s.state.name} is an average", sp.Lt(s.keep, 1, evaluate=False)) for s in rule.slow if s.keep.free_symbols
     ]
@@ -136,7 +137,7 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
         Condition(
             "frozen state",
             f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias of"
-            " the order of that rate (E[v^-1/2] = 1 + 3/8 (1 - beta2) in units of the mean)",
+            f" the order of that rate{bias}",
         ),
         Condition("preconditioner", "S is smooth along the path: eps >> sqrt(3) |d^3 f| V, or every second moment comes from the noise"),
     ]
@@ -148,6 +149,16 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
                 " rate 1 - beta1 (kinetic closure)",
             )
         )
+    return tuple(found)
+
+
+def together(*groups: Sequence[Condition]) -> tuple[Condition, ...]:
+    """Conditions of several sources, inequalities first and each once."""
+    everything = [c for group in groups for c in group]
+    found: list[Condition] = []
+    for c in [*(c for c in everything if c.inequality is not None), *(c for c in everything if c.inequality is None)]:
+        if c.inequality is None or all(c.inequality != other.inequality for other in found):
+            found.append(c)
     return tuple(found)
 
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import sympy as sp
 
+from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import OutputError
-from quasistatic.show import law_steps, slow_steps  # noqa: F401  (they register their kinds of result)
+from quasistatic.show import adaptive_law_steps, adaptive_steps, law_steps, slow_steps  # noqa: F401  (they register their kinds of result)
 from quasistatic.show.lettering import lettering, settle
 from quasistatic.show.notation import order_text
 from quasistatic.show.steps import (
@@ -86,6 +87,8 @@ def _title(result: SlowResult | LawResult) -> str:
     if isinstance(result, LawResult):
         return f"The law of {rule} for any loss{order}"
     name = rf" on \texttt{{{escape(result.problem.name)}}}" if result.problem.name else ""
+    if isinstance(result, AdaptiveResult) and result.mode == "adiabatic":
+        order = f", slow states at equilibrium{order}"
     return f"Slow dynamics of {rule}{name}{order}"
 
 

@@ -14,6 +14,8 @@ from typing import Any
 import sympy as sp
 from sympy.core.function import AppliedUndef, UndefinedFunction
 
+from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.adaptive_law import CURVATURE, AdaptiveLawResult
 from quasistatic.derivation.law import ALPHA, BATCH, SIGMA_STRENGTH, LawResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import OutputError, suggestion
@@ -24,8 +26,8 @@ from quasistatic.symbols import GREEK
 KEPT = {"f": "the loss", "H": "the Hessian", "V": "the equilibrium covariance", r"\Sigma": "the noise covariance"}
 #: Letters that step aside.
 OWN = frozenset(
-    [*KEPT, *"ACDFGIJKMNPQTWdknstu", r"\gamma", r"\delta", r"\zeta", r"\lambda", r"\xi", r"\rho", r"\varphi", r"\ell", r"\Lambda"]
-) | {r"\Pi", r"\Psi"}
+    [*KEPT, *"ABCDFGIJKMNPQTWdknstu", r"\gamma", r"\delta", r"\zeta", r"\lambda", r"\xi", r"\rho", r"\varphi", r"\ell", r"\Lambda"]
+) | {r"\Pi", r"\Psi", r"\psi"}
 #: Characters of a name given in LaTeX.
 LONGEST = 80
 
@@ -61,6 +63,11 @@ def vocabulary(result: SlowResult | LawResult) -> dict[str, str]:
     if linear is not None and linear.continuous and rule.scaling is not None:
         scaled = {s.name for v in rule.scaling.values.values() for s in v.free_symbols}
         found |= {name: "a symbol of the scaling" for name in sorted(scaled) if name not in found}
+    if isinstance(result, (AdaptiveResult, AdaptiveLawResult)):
+        found.setdefault("S", "the preconditioner")
+    if isinstance(result, AdaptiveLawResult):
+        found |= {s.name: "a symbol of the law" for s in (ALPHA, CURVATURE) if s.name not in found}
+        return found
     if isinstance(result, LawResult):
         found |= {s.name: "a symbol of the law" for s in (ALPHA, SIGMA_STRENGTH, BATCH) if s.name not in found}
         return found
@@ -77,6 +84,8 @@ def _compounds(result: SlowResult | LawResult) -> dict[str, tuple[str, str]]:
     if isinstance(result, LawResult):
         return {}
     states = [v.name for v in result.rule.trace.variables[1:]]
+    if isinstance(result, AdaptiveResult):
+        states += ["S", "M"]
     return {f"{b}_{p.name}": (b, p.name) for b in states for p in result.problem.parameters}
 
 
@@ -98,8 +107,8 @@ def letters(result: SlowResult | LawResult, notation: Mapping[Any, str] | None =
     given = _given(notation or {}, [*known, *(c for c in parts if c not in known)])
     found = {name: given.get(name) or name_tex(name) for name in known}
     for name, (state, parameter) in parts.items():
-        plain = state not in given and parameter not in given
-        found[name] = given.get(name) or (name_tex(name) if plain else _subscript(found[state], found[parameter]))
+        plain = state not in given and parameter not in given and "_" not in found[parameter]
+        found[name] = given.get(name) or (name_tex(name) if plain else _subscript(found.get(state, state), found[parameter]))
     _require_distinct(found, given)
     return found
 

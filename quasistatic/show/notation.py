@@ -12,7 +12,10 @@ import sympy as sp
 from sympy.core.function import AppliedUndef
 
 from quasistatic.algebra.field import normal
+from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.adaptive_law import AdaptiveLawResult
 from quasistatic.derivation.law import LawResult
+from quasistatic.derivation.reduction import leading_term
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import AlgebraError, NoPotential, RuleError
 from quasistatic.symbols import GREEK
@@ -184,8 +187,23 @@ def factors(result: LawResult) -> tuple[sp.Expr, sp.Expr] | str:
         return str(error)
 
 
+def leading_gain(law: LawResult) -> sp.Expr:
+    """The gain at leading order in the learning rate, or the gain itself where that is fixed."""
+    try:
+        return leading_term(law.linear.gain, law.learning_rate)
+    except RuleError:
+        return law.gain
+
+
+def filter_law(result: AdaptiveResult) -> LawResult:
+    """The law of the filter behind a preconditioner, at the same order."""
+    return AdaptiveLawResult(result.rule, order=result.order)
+
+
 def law_of(result: SlowResult) -> LawResult | None:
     """The law behind a linear filter's slow dynamics, at the same order."""
+    if isinstance(result, AdaptiveResult):
+        return filter_law(result) if result.time_kind == "iteration" else None
     return None if result.linear is None else LawResult(result.rule, result.time_kind, result.order)
 
 

@@ -7,9 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 import sympy as sp
 
 from quasistatic.algebra.field import normal
+from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.adaptive_law import CURVATURE, AdaptiveLawResult
 from quasistatic.derivation.kernel import LAMBDA, LAMBDA_I
 from quasistatic.derivation.law import ALPHA, BATCH, SIGMA_STRENGTH, LawResult
 from quasistatic.derivation.result import SlowResult
+from quasistatic.derivation.slow_states import Preconditioned
 from quasistatic.model.noise import HessianNoise, IsotropicNoise
 from quasistatic.show import notation
 from quasistatic.show.notation import operations
@@ -104,9 +107,14 @@ def _hyperparameters(result: SlowResult | LawResult) -> list[Row]:
     rows = []
     for name, symbol in result.rule.hyperparameters.items():
         power = powers.get(symbol)
-        shown = NONE if power is None or not power.is_Integer else unit(z, 2 * int(power), -int(power))
+        # behind a preconditioner the gain is in units of S, which the rule decides
+        shown = NONE if power is None or not power.is_Integer or (power != 0 and _preconditioned(result) is not None) else unit(z, 2 * int(power), -int(power))
         rows.append((_dollar(symbol_tex(name)), rf"hyperparameter \texttt{{{escape(name)}}}", shown))
     return rows
+
+
+def _preconditioned(result: SlowResult | LawResult) -> Preconditioned | None:
+    return result.preconditioned if isinstance(result, (AdaptiveResult, AdaptiveLawResult)) else None
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------
@@ -114,7 +122,9 @@ def _hyperparameters(result: SlowResult | LawResult) -> list[Row]:
 
 def _rule_rows(result: SlowResult | LawResult) -> list[Row]:
     trace = result.rule.trace
-    z, *states = trace.variables
+    z = trace.parameter
+    states = [s.symbol for s in trace.states if not s.slow]
+    slow = [s.symbol for s in trace.states if s.slow]
     rows = [
         (_dollar(tex(z)), "one of the parameters", unit(z, 1, 0)),
         (_dollar(tex(trace.gradient)), "its stochastic gradient", unit(z, -1, 1)),
@@ -122,6 +132,8 @@ def _rule_rows(result: SlowResult | LawResult) -> list[Row]:
     if states:
         words = "what the rule remembers for it" if len(states) == 1 else "what the rule remembers for it, one number each"
         rows.append((_listed(states), words, NONE))
+    if slow:
+        rows.append((_listed(slow), "slow state" + ("s" if len(slow) > 1 else "") + " of the rule", NONE))
     return [*_hyperparameters(result), *rows]
 
 
@@ -138,11 +150,12 @@ def _time_row(result: SlowResult | LawResult) -> Row:
     return rf"$t = k\,{dt_factor(linear)}$", "time, after $k$ iterations", NONE
 
 
-def _common_rows(z: sp.Symbol, curvature: str) -> list[Row]:
+def _common_rows(z: sp.Symbol, curvature: str, frozen: bool = False) -> list[Row]:
+    of, units = (rf"${symbol_tex('S')} H$", NONE) if frozen else ("$H$", unit(z, -2, 1))
     return [
         ("$f$", "loss", unit(z, 0, 1)),
         (r"$H = \nabla^2 f$", "true Hessian on the minima", unit(z, -2, 1)),
-        (_dollar(curvature), "curvature across the minima: an eigenvalue of $H$", unit(z, -2, 1)),
+        (_dollar(curvature), f"curvature across the minima: an eigenvalue of {of}", units),
         (r"$\Sigma$", "covariance of the gradient noise", unit(z, -2, 2)),
         ("$V$", "equilibrium covariance of the parameters", unit(z, 2, 0)),
     ]
@@ -157,10 +170,41 @@ def slow_table(result: SlowResult) -> Step:
     own = all(u in problem.parameters for u in coordinates)
     words = f"coordinate{'s' if len(coordinates) > 1 else ''} of the manifold of minima, in general $u$"
     rows.append((_listed(coordinates), words, unit(z, 1, 0) if own else NONE))
-    rows += _common_rows(z, r"\lambda")
-    if result.linear is not None:
+    rows += _common_rows(z, r"\lambda", _preconditioned(result) is not None)
+    if isinstance(result, AdaptiveResult):
+        rows += _scale_rows(result.scales, z)
+        rows.append((_listed(result.moment_symbols), "second moments of the gradient's components", unit(z, -2, 2)))
+    elif result.linear is not None:
         rows.append((r"$\gamma$", "gain: what a unit kick of the gradient displaces in the end", unit(z, 2, -1)))
     return table_step([*rows, _time_row(result)], z)
+
+
+def _scale_rows(scales: Sequence[sp.Symbol], z: sp.Symbol) -> list[Row]:
+    S = symbol_tex("S")
+    shown = f"; ${S}$: their diagonal matrix" if scales else ""
+    listed = _listed(scales) if scales else _dollar(S)
+    return [
+        (listed, f"preconditioner, frozen{shown}", NONE),
+        (r"$\gamma$", f"gain: what a unit kick of the gradient displaces in the end, in units of ${S}$", NONE),
+    ]
+
+
+def adaptive_law_table(result: AdaptiveLawResult) -> Step:
+    """Symbols of the law of a rule with slow states."""
+    z, S = result.rule.trace.parameter, symbol_tex("S")
+    rows = [
+        *_rule_rows(result),
+        *_common_rows(z, tex(LAMBDA_I), frozen=True),
+        *_scale_rows((), z),
+        (r"$K$", rf"kernel, that of the filter in units of ${S}$", NONE),
+        (rf"$\Pi_{S}$", rf"projection on the flat directions along ${S}$ times the others", "1"),
+        ("$M$", "second moment of a component of the gradient", unit(z, -2, 2)),
+        (_dollar(tex(CURVATURE)), "curvature that a slow state follows", unit(z, -2, 1)),
+        (rf"$\psi({tex(CURVATURE)})$", "what is minimised, for one coordinate", NONE),
+        (_dollar(tex(ALPHA)), r"strength of noise with covariance proportional to the Hessian", unit(z, 0, 1)),
+        _time_row(result),
+    ]
+    return table_step(rows, z)
 
 
 def _constants(result: SlowResult) -> list[Row]:

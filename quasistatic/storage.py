@@ -35,6 +35,11 @@ _NODES: Mapping[str, Callable[..., sp.Basic]] = {
     "sinh": sp.sinh, "cosh": sp.cosh, "tanh": sp.tanh, "atan": sp.atan, "Abs": sp.Abs, "sign": sp.sign, "Max": sp.Max, "Min": sp.Min,
     "Mean": Mean, "BlockMean": BlockMean,
 }  # fmt: skip
+#: Kinds of results, and the options that each has beside rule, problem, time, order and route; kinds of laws.
+_DYNAMICS: Mapping[str, tuple[str, ...]] = {
+    "SlowDynamics": (), "AdaptiveDynamics": ("mode",), "KineticDynamics": ("mode", "momentum", "transient"),
+}  # fmt: skip
+_LAWS = ("Law", "AdaptiveLaw")
 _NOISES: Mapping[str, type[Noise]] = {c.__name__: c for c in (HessianNoise, IsotropicNoise, CovarianceNoise, LabelNoise)}
 
 
@@ -230,10 +235,10 @@ def save(thing: Any, path: str | Path) -> None:
 
 def _packed(thing: Any) -> dict[str, Any]:
     kind = type(thing).__name__
-    if kind == "SlowDynamics":
+    if kind in _DYNAMICS:
         data = {"rule": _rule(thing.rule), "problem": _problem(thing.problem), "time": thing.time_kind, "route": thing.route}
-        return {"kind": kind, "leading": _name(thing.order), **data}
-    if kind == "Law":
+        return {"kind": kind, "leading": _name(thing.order), **data, **{n: getattr(thing, n) for n in _DYNAMICS[kind]}}
+    if kind in _LAWS:
         return {"kind": kind, "rule": _rule(thing.rule), "time": thing.time_kind, "leading": _name(thing.order)}
     if kind == "Report":
         numbers = {f.name: _numbers(getattr(thing, f.name)) for f in fields(thing) if f.name not in ("rows", "informative")}
@@ -242,6 +247,13 @@ def _packed(thing: Any) -> dict[str, Any]:
     if kind == "Ensemble":
         return {"kind": kind, **{f.name: _numbers(getattr(thing, f.name)) for f in fields(thing)}}
     raise OutputError(f"{kind} cannot be saved; results, laws, reports and ensembles can.")
+
+
+def _option(name: str, value: Any) -> Any:
+    known: tuple[Any, ...] = ("coupled", "adiabatic") if name == "mode" else (True, False)
+    if value not in known:
+        raise ParseError(f"unknown {name} {value!r} of a saved result")
+    return value
 
 
 def _name(order: Order) -> str | None:
@@ -264,7 +276,7 @@ def load(path: str | Path, makers: Mapping[str, Callable[..., Any]]) -> Any:
     Parameters
     ----------
     makers:
-        The classes SlowDynamics, Law, Report, Row and Ensemble by name; they live in layers above this one.
+        The classes of results, laws, Report, Row and Ensemble by name; they live in layers above this one.
 
     Raises
     ------
@@ -289,12 +301,13 @@ def load(path: str | Path, makers: Mapping[str, Callable[..., Any]]) -> Any:
 
 def _unpacked(data: dict[str, Any], makers: Mapping[str, Callable[..., Any]]) -> Any:
     kind = data["kind"]
-    if kind in ("SlowDynamics", "Law"):
+    if kind in _DYNAMICS or kind in _LAWS:
         rule = _unrule(data["rule"])
         order = Order(None if data["leading"] is None else rule.trace.hyperparameters[data["leading"]])
-        if kind == "Law":
+        if kind in _LAWS:
             return makers[kind](rule, data["time"], order)
-        return makers[kind](rule, _unproblem(data["problem"]), data["time"], order, data["route"])
+        options = {n: _option(n, data[n]) for n in _DYNAMICS[kind]}
+        return makers[kind](rule, _unproblem(data["problem"]), data["time"], order, data["route"], **options)
     numbers = {k: _unnumbers(v) for k, v in data.items() if k not in ("quasistatic", "kind")}
     if kind == "Report":
         for name in ("rows", "informative"):

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 FORMATS = ("text", "latex", "json")
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 STEPS, TRAJECTORIES = 40_000, 128
-#: The problem on which a rule is shown where none is given.
-EXAMPLE_PROBLEM = "valley"
+#: The problem on which a rule is shown where none is given; the other one where a preconditioner would meet a coordinate without noise.
+EXAMPLE_PROBLEM, TURNED_EXAMPLE = "valley", "rotated_valley"
 
 
 def main() -> None:
@@ -139,7 +139,8 @@ def derive(
 ) -> None:
     """Derive the slow dynamics of an update rule.
 
-    Without --problem and --loss: its law for any loss, then its slow dynamics on the zoo's valley as an example.
+    Without --problem and --loss: its law for any loss, then its slow dynamics on the zoo's valley as an example (the rotated one
+    for rules with slow states).
     Numbers may be 0.9, 9/10, 1e-3 or pi/6. Text is parsed, never executed; only FILE.py is run, as Python.
     """
     with _exit_codes():
@@ -239,16 +240,22 @@ def _derive(rule: Rule, problem: Problem, time: str) -> SlowDynamics:
 
 
 def _law(slow: SlowDynamics) -> Law | None:
-    """The law of the same rule for any loss; None for a rule that is no linear filter, which has none."""
+    """The law of the same rule for any loss; None where there is none: no linear filter, or an SDE with a preconditioner."""
     from quasistatic.dynamics import derive as derive_law
 
-    return None if slow.linear is None else derive_law(slow.rule, time=slow.time_kind)
+    if slow.linear is None or (slow.time_kind == "continuous" and any(s.slow for s in slow.rule.trace.states)):
+        return None
+    return derive_law(slow.rule, time=slow.time_kind)
+
+
+def _example_problem(rule: Rule) -> str:
+    return TURNED_EXAMPLE if any(s.slow for s in rule.trace.states) else EXAMPLE_PROBLEM
 
 
 def _on_example(rule: Rule, time: str, noise: str) -> SlowDynamics:
     """The slow dynamics on the example problem, whose symbols the rule may not use."""
     try:
-        return _derive(rule, zoo_problem(EXAMPLE_PROBLEM, noise), time)
+        return _derive(rule, zoo_problem(_example_problem(rule), noise), time)
     except HyperparameterError as error:
         raise HyperparameterError(f"{error} Or give another problem than the example: --problem, or --loss and --minima.") from None
 
@@ -370,12 +377,16 @@ def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> 
     rule, problem = slow.rule, slow.problem
     names = [*rule.hyperparameters, *(c.name for c in problem.constants)]
     points = [c.name for c in slow.coordinates]
+    others = [s.name for s in slow.slow_state if s not in slow.coordinates]
+    rest = {n: state.name for state in rule.trace.states for n in others if state.slow and n.startswith(f"{state.name}_")}
     values = assigned_numbers(
         "--set", given, names, HyperparameterError, {n: f"{rule.name} fixes {n}; --fix {n}=... changes it" for n in rule.fixed}
     )
-    where = assigned_numbers("--start", start, points, StartError, {})
-    examples = {**problem.examples, **rule.examples}
+    where = assigned_numbers("--start", start, [*points, *rest], StartError, {})
+    examples = {**{n: v for n, v in rule.examples.items() if n in rule.hyperparameters}, **problem.examples}
     used = {n: examples[n] for n in (*names, *points) if n not in values and n not in where and n in examples}
+    # slow states start at their equilibrium; those that have none have an example
+    used |= {n: rule.examples[state] for n, state in rest.items() if n not in where and state in rule.examples}
     for flag, listed in (("--set", names), ("--start", points)):
         missing = [n for n in listed if n not in values and n not in where and n not in used]
         if missing:
@@ -383,4 +394,4 @@ def _numbers(slow: SlowDynamics, given: Sequence[str], start: Sequence[str]) -> 
             raise error(f"the validation has no value for {', '.join(missing)}: add {' '.join(f'{flag} {n}=...' for n in missing)}")
     chosen = {**used, **values, **where}
     examples_used = ", ".join(f"{n}={v:g}" for n, v in used.items())
-    return _Numbers({n: chosen[n] for n in names}, {n: chosen[n] for n in points}, examples_used)
+    return _Numbers({n: chosen[n] for n in names}, {n: chosen[n] for n in (*points, *rest) if n in chosen}, examples_used)

@@ -286,7 +286,7 @@ class AdaptiveResult(SlowResult):
     def frozen_slow_drift(self) -> dict[sp.Symbol, sp.Expr]:
         """Slow state to dv/dk as a function of the slow states and of ``moment_symbols``."""
         moments = self._moments(self.moment_symbols)
-        found = {}
+        found: dict[sp.Symbol, sp.Expr] = {}
         for slow in self.preconditioned.slow:
             found.update(zip(self._names[slow.state.name], self._rates(slow, moments), strict=True))
         return found

@@ -136,17 +136,21 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
     found += [
         Condition(
             "frozen state",
-            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias of"
-            f" the order of that rate{bias}",
+            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias"
+            f" of the order of that rate{bias}",
         ),
-        Condition("preconditioner", "S is smooth along the path: eps >> sqrt(3) |d^3 f| V, or every second moment comes from the noise"),
+        Condition(
+            "preconditioner",
+            "S is smooth along the path: the constant that bounds it (eps) >> sqrt(3) |d^3 f| V, or every second moment comes from the"
+            " noise",
+        ),
     ]
     if len(rule.powers) > 1:
         found.append(
             Condition(
                 "memory",
-                "the momentum forgets fast against the drift, 1 - beta1 >> eta^2; where it does not, its energy is slow too and relaxes at the"
-                " rate 1 - beta1 (kinetic closure)",
+                "the momentum forgets fast against the drift (an average of weight beta1: 1 - beta1 >> eta^2); where it does not, its energy"
+                " is slow too and relaxes at the momentum's own rate (kinetic closure)",
             )
         )
     return tuple(found)

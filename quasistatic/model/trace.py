@@ -86,7 +86,7 @@ def optimizer(
         The papers' scaling, for ``derive(..., time="continuous")``: names to expressions in a small ``e``, and the time
         of one iteration, e.g. ``scaling={"eta": "e**2", "mu": "1 - c*e", "m": "e*p"}, dt="eta"``.
     examples:
-        Example values of the hyperparameters, used by demonstrations only.
+        Example values of the hyperparameters, used by demonstrations only; of a slow state where it has no equilibrium.
 
     Raises
     ------
@@ -150,9 +150,10 @@ def _trace(
     fixed = {k: exact(v, f"{name}: default of {k}") for k, v in defaults.items()}
     for k, number in fixed.items():
         trace.require_weight(name, k, number)
+    named = [*hyper, *(s.name for s in states if s.slow)]
     for k in examples:
-        if k not in hyper:
-            raise RuleError(f"{name}: examples name {k!r}, which is not a hyperparameter.{suggestion(k, hyper)}")
+        if k not in named:
+            raise RuleError(f"{name}: examples name {k!r}, which is neither a hyperparameter nor a slow state.{suggestion(k, named)}")
     return Rule(
         name, trace, MappingProxyType(fixed), _scaling(scaling, dt, trace, name), source, inspect.getdoc(f) or "",
         MappingProxyType(examples), f,

@@ -7,7 +7,15 @@ import sympy as sp
 from quasistatic.derivation.adaptive_law import CURVATURE, AdaptiveLawResult
 from quasistatic.derivation.law import ALPHA
 from quasistatic.show import notation
-from quasistatic.show.adaptive_steps import equilibrium_step, frozen_step, listed, metric_text, projection_tex, scale_letter
+from quasistatic.show.adaptive_steps import (
+    condition_formulas,
+    equilibrium_step,
+    frozen_step,
+    listed,
+    metric_text,
+    projection_tex,
+    scale_letter,
+)
 from quasistatic.show.frozen import averaged_over, density, slow_rates
 from quasistatic.show.law_steps import _kernel_parts, _transfer
 from quasistatic.show.notation import late
@@ -37,7 +45,7 @@ def _(result: AdaptiveLawResult) -> tuple[Step, ...]:
         _slow_states(result, names),
         _drift(result, names),
         _regularizer(result, names),
-        conditions_step(result.conditions),
+        conditions_step(result.conditions, condition_formulas(result.preconditioned)),
     )
 
 
@@ -58,7 +66,10 @@ def _kernel(result: AdaptiveLawResult, names: Names) -> Step:
 
 def _slow_states(result: AdaptiveLawResult, names: Names) -> Step:
     where = WHERE[averaged_over(result.preconditioned)][0]
-    text = rf"On the slow time {listed(result.preconditioned)} follows the second moment $M = \mathrm{{E}}[g^2]$ of its coordinate's gradient{where}:"
+    text = (
+        rf"On the slow time {listed(result.preconditioned)} follows the second moment $M = \mathrm{{E}}[g^2]$ of its coordinate's"
+        rf" gradient{where}:"
+    )
     moment = sp.Symbol("M", positive=True)
     pairs = [(rf"\mathrm{{E}}[\Delta {tex(v)}]", late(row, [moment])) for v, row in slow_rates(result).items()]
     after = r"On the minima $M_i = \Sigma_{ii} + (H V H)_{ii}$, the second part of higher order in the learning rate."
@@ -67,17 +78,19 @@ def _slow_states(result: AdaptiveLawResult, names: Names) -> Step:
 
 def _drift(result: AdaptiveLawResult, names: Names) -> Step:
     S, z, alpha = scale_letter(), tex(result.rule.trace.parameter), tex(ALPHA)
-    force = rf" + \Pi_{S} F_0" if result.preconditioned.has_force else ""
+    force = rf" + \Pi_{{{S}}} F_0" if result.preconditioned.has_force else ""
     parts: list[Part] = [
         Sentence(rf"In units of ${S}$ a unit kick of the gradient displaces a flat direction in the end by minus the gain"),
         *one_equation(r"\gamma", result.gain, names, "law.gain"),
-        Sentence(r"and what it does in other directions relaxes. The average of the gradient over the fluctuation is $\frac12 \nabla^3 f[V]$, so"),
-        as_is(rf"\mathrm{{E}}[\Delta {z}] &= -\frac{{\gamma}}{{2}}\, \Pi_{S}\, {S}\, \nabla^3 f[V]{force}"),
+        Sentence(
+            r"and what it does in other directions relaxes. The average of the gradient over the fluctuation is $\frac12 \nabla^3 f[V]$, so"
+        ),
+        as_is(rf"\mathrm{{E}}[\Delta {z}] &= -\frac{{\gamma}}{{2}}\, \Pi_{{{S}}}\, {S}\, \nabla^3 f[V]{force}"),
     ]
-    front = term_tex(-(notation.leading_gain(result) ** 2) * ALPHA / 4, rf"\Pi_{S}\, {S}\, \nabla^3 f[{S}]", False)
+    front = term_tex(-(notation.leading_gain(result) ** 2) * ALPHA / 4, rf"\Pi_{{{S}}}\, {S}\, \nabla^3 f[{S}]", False)
     text = (
         rf"Under label noise, $\Sigma = {alpha} H$, one has to leading order in the learning rate $V = \tfrac{{\gamma {alpha}}}{{2}}\,"
-        rf" ({S} - \Pi_{S} {S})$, and the part along the manifold drops out:"
+        rf" ({S} - \Pi_{{{S}}} {S})$, and the part along the manifold drops out:"
     )
     parts += [Sentence(text), as_is(rf"\mathrm{{E}}[\Delta {z}] &= {front}{force}")]
     return Step("Drift along the minima", tuple(parts))
@@ -92,14 +105,17 @@ def _regularizer(result: AdaptiveLawResult, names: Names) -> Step:
     curvature = tex(CURVATURE)
     total = WHERE[averaged_over(result.preconditioned)][1]
     text = (
-        rf"Under label noise, $\Sigma = {alpha} H$, and with the slow states at their equilibrium, the preconditioner of a coordinate is a"
-        rf" function of the curvature ${curvature}$ that its slow state follows, and the drift is the gradient in the metric ${S}^{{-1}}$ of"
+        rf"Under label noise, $\Sigma = {alpha} H$, and with the slow states at their equilibrium, the preconditioner of a coordinate is"
+        rf" a function of the curvature ${curvature}$ that its slow state follows, and the drift is the gradient in the metric ${S}^{{-1}}$ of"
     )
     parts: list[Part] = [Sentence(text), as_is(rf"\Psi &= {total}, \qquad \psi'({curvature}) = {tex(slope)}")]
     if psi is None:
         parts.append(Sentence(rf"There is no closed form of $\psi$: {reason_tex(reason)}"))
     else:
-        parts += [Sentence("that is, per iteration and to leading order in the learning rate,"), *one_equation(rf"\psi({curvature})", psi, names, "law.regularizer()")]
+        parts += [
+            Sentence("that is, per iteration and to leading order in the learning rate,"),
+            *one_equation(rf"\psi({curvature})", psi, names, "law.regularizer()"),
+        ]
     return Step(title, tuple(parts))
 
 

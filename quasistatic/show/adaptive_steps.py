@@ -48,7 +48,8 @@ from quasistatic.show.typeset import (
 
 def scale_letter() -> str:
     """The letter of the preconditioner in this document."""
-    return symbol_tex("S")
+    letter = symbol_tex("S")
+    return f"{{{letter}}}" if "^" in letter else letter
 
 
 @steps.register
@@ -71,7 +72,7 @@ def _(result: AdaptiveResult) -> tuple[Step, ...]:
         found.append(_diffusion(forms, names))
     found.append(_potential(forms, names))
     joint = _joint(forms, names)
-    return (*found, *joint, conditions_step(result.conditions))
+    return (*found, *joint, conditions_step(result.conditions, condition_formulas(result.preconditioned)))
 
 
 # -- the frozen rule ---------------------------------------------------------------------------------------------------
@@ -86,15 +87,17 @@ def frozen_step(rule: Preconditioned) -> Step:
     """What remains of the rule while its slow states stand still: a filter behind a preconditioner."""
     S, z = scale_letter(), tex(rule.rule.trace.parameter)
     rates = [rf"${tex(s.rate)}$ for ${symbol_tex(s.state.name)}$" for s in rule.slow if s.rate != 0]
-    plural, of = ("s", "they and their") if len(rule.slow) > 1 else ("", "it and its")
-    text = (
-        rf"The slow state{plural} {listed(rule)} change{'' if plural else 's'} little while everything else settles, and {of} updated"
-        rf" value{plural} are taken to be fixed positive number{plural}, written with the same letter{plural}."
+    several = len(rule.slow) > 1
+    change, what = (
+        ("s {} change", "their updated values are taken to be fixed positive numbers")
+        if several
+        else (" {} changes", "its updated value is taken to be a fixed positive number")
     )
+    text = f"The slow state{change.format(listed(rule))} little while everything else settles, and {what}, written with the same letter."
     if rates:
         text += rf" This has a relative bias of the order of what is forgotten in one iteration, {' and '.join(rates)}."
     if rule.linear.bases:
-        text += f" At late times {', '.join(f'${tex(b)}^t$' for b in rule.linear.bases)} vanish."
+        text += f" At late times {', '.join(f'${tex(b)}^{tex(rule.rule.trace.iteration)}$' for b in rule.linear.bases)} vanish."
     parts: list[Part] = [
         Sentence(text + " Then every coordinate's step has one factor, the preconditioner"),
         as_is(rf"{S} &= {tex(rule.scale)}"),
@@ -105,10 +108,25 @@ def frozen_step(rule: Preconditioned) -> Step:
         force = [term_tex(rule.pull, z, False)] if rule.pull != 0 else []
         force += [term_tex(rule.shift, "", bool(force))] if rule.shift != 0 else []
         parts += [
-            Sentence(rf"Besides it a small force moves a point of the manifold in the end, per iteration, by"),
+            Sentence(r"Besides it a small force moves a point of the manifold in the end, per iteration, by"),
             as_is(rf"F_0 &= {' '.join(force)}"),
         ]
     return Step("The slow states held fixed", tuple(parts))
+
+
+def condition_formulas(rule: Preconditioned) -> dict[str, str]:
+    """How the formulas in the conditions of frozen states are set."""
+    found = {f"{s.rate} for {s.state.name}": rf"${tex(s.rate)}$ for ${symbol_tex(s.state.name)}$" for s in rule.slow}
+    found |= {f"E[{s.source}]/{s.state.name}": rf"$\mathrm{{E}}[{tex(s.source)}]/{symbol_tex(s.state.name)}$" for s in rule.slow}
+    return {
+        **found,
+        "1 - beta1 >> eta^2": rf"$1 - {symbol_tex('beta1')} \gg {symbol_tex('eta')}^2$",
+        "beta1": f"${symbol_tex('beta1')}$",
+        "E[v^-1/2]": r"$\mathrm{E}[v^{-1/2}]$",
+        ">> sqrt(3) |d^3 f| V": r"$\gg \sqrt3\, |\partial^3 f|\, V$",
+        "<< 1 - rho(J_fast)": r"$\ll 1 - \rho(J_{\text{fast}})$",
+        "S is": rf"${scale_letter()}$ is",
+    }
 
 
 def _filter(rule: Preconditioned, S: str, z: str) -> list[Part]:
@@ -141,17 +159,20 @@ def metric_text(S: str) -> str:
 
 
 def projection_tex(S: str) -> str:
-    return rf"\Pi_{S} &= I - {S} J^{{\mathsf T}} (J {S} J^{{\mathsf T}})^{{-1}} J"
+    return rf"\Pi_{{{S}}} &= I - {S} J^{{\mathsf T}} (J {S} J^{{\mathsf T}})^{{-1}} J"
 
 
 def _metric(forms: Forms, names: Names) -> Step:
     result, S = forms.result, scale_letter()
     parts: list[Part] = [Sentence("On the manifold the Hessian of the loss is")]
-    parts += show_matrix("H", sp.Matrix(result.problem.hessian), result.problem.parameters, names, "problem.hessian")
+    parts += show_matrix("H", forms.matrix(result.problem.hessian), result.problem.parameters, names, "problem.hessian")
     entries = ", ".join(tex(s) for s in result.scales)
     parts.append(Sentence(rf"The preconditioner is the diagonal matrix ${S} = \operatorname{{diag}}({entries})$. {metric_text(S)}"))
     parts.append(as_is(projection_tex(S) + rf" = T G^{{-1}} T^{{\mathsf T}} {S}^{{-1}}"))
-    text = rf"with $\varphi(u)$ the point that has the coordinates $u$, $T = \partial\varphi/\partial u$ and the metric $G = T^{{\mathsf T}} {S}^{{-1}} T$,"
+    text = (
+        r"with $\varphi(u)$ the point that has the coordinates $u$, $T = \partial\varphi/\partial u$ and the metric"
+        rf" $G = T^{{\mathsf T}} {S}^{{-1}} T$,"
+    )
     shown = show_matrix("G", forms.matrix(result.frozen_metric), result.coordinates, names, "slow.frozen_metric")
     return Step("The metric of the preconditioner", (*parts, Sentence(text), *shown))
 
@@ -162,7 +183,7 @@ def _metric(forms: Forms, names: Names) -> Step:
 def equilibrium_step(law: LawResult) -> Step:
     S = scale_letter()
     text = (
-        rf"Across the manifold the fluctuation settles to an equilibrium with the covariance $V$ of the parameters. The filter treats all"
+        r"Across the manifold the fluctuation settles to an equilibrium with the covariance $V$ of the parameters. The filter treats all"
         rf" coordinates alike, so that its memories can be eliminated: with $A = {S} H$,"
     )
     parts: list[Part] = [Sentence(text), *in_the_metric(law)]
@@ -219,15 +240,15 @@ def _projection(forms: Forms, names: Names) -> Step:
     parts: list[Part] = [Sentence(rf"In units of ${S}$ a unit kick of the gradient displaces a point in the end by minus the gain")]
     parts += one_equation(r"\gamma", result.gain, names, "slow.gain")
     z = tex(linear.rule.trace.parameter)
-    force = rf" + \Pi_{S} F_0" if result.preconditioned.has_force else ""
-    along = rf"\Pi_{S}\," if geometry.has_tangent_noise else ""
+    force = rf" + \Pi_{{{S}}} F_0" if result.preconditioned.has_force else ""
+    along = rf"\Pi_{{{S}}}\," if geometry.has_tangent_noise else ""
     further = rf" + G^{{-1}} T^{{\mathsf T}} {S}^{{-1}} F_0" if result.preconditioned.has_force else ""
     further += rf" - \tfrac12\, G^{{-1}} T^{{\mathsf T}} {S}^{{-1}} \varphi''[D]" if geometry.has_tangent_noise else ""
     parts += [
-        Sentence(rf"so that the average force moves a point of the manifold, per iteration, by"),
-        as_is(rf"{along}\mathrm{{E}}[\Delta {z}] &= -\frac{{\gamma}}{{2}}\, \Pi_{S}\, {S}\, \nabla^3 f[V]{force}"),
+        Sentence(r"so that the average force moves a point of the manifold, per iteration, by"),
+        as_is(rf"{along}\mathrm{{E}}[\Delta {z}] &= -\frac{{\gamma}}{{2}}\, \Pi_{{{S}}}\, {S}\, \nabla^3 f[V]{force}"),
         Sentence(
-            rf"and in the coordinates, because $\Pi_{S} {S} = T G^{{-1}} T^{{\mathsf T}}$ and $T^{{\mathsf T}} \nabla^3 f[V] ="
+            rf"and in the coordinates, because $\Pi_{{{S}}} {S} = T G^{{-1}} T^{{\mathsf T}}$ and $T^{{\mathsf T}} \nabla^3 f[V] ="
             r" \langle \partial_u H, V \rangle$ with $\langle A, B \rangle = \operatorname{tr}(A^{\mathsf T} B)$, by"
         ),
         as_is(rf"\mathrm{{E}}[\Delta u] &= -\frac{{\gamma}}{{2}}\, G^{{-1}} \langle \partial_u H, V \rangle{further}"),
@@ -235,7 +256,12 @@ def _projection(forms: Forms, names: Names) -> Step:
     if geometry.has_tangent_noise:
         parts.append(Sentence(r"The last term is the It\^o term of the coordinates, $D$ the diffusion below."))
     if geometry.has_cross_noise:
-        parts.append(Sentence(r"Between tangent and normal directions $V$ stands here for the covariance of the fast part and the correlation of both noises together."))
+        parts.append(
+            Sentence(
+                r"Between tangent and normal directions $V$ stands here for the covariance of the fast part and the"
+                r" correlation of both noises together."
+            )
+        )
     return Step("Projection on the manifold", tuple(parts))
 
 
@@ -248,7 +274,11 @@ def _drift(forms: Forms, names: Names) -> Step:
             parts += _rows(result, part, rf"_{{\text{{{name}}}}}", names, f"slow.frozen_terms.{name}")
         parts.append(Sentence(rf"and the drift of the coordinates at frozen ${S}$ is their sum, per {_unit(result)},"))
     else:
-        what = f"there is one term, {TERMS[next(iter(forms.terms))][:1].lower()}{TERMS[next(iter(forms.terms))][1:]}" if forms.terms else "nothing drifts"
+        what = (
+            f"there is one term, {TERMS[next(iter(forms.terms))][:1].lower()}{TERMS[next(iter(forms.terms))][1:]}"
+            if forms.terms
+            else "nothing drifts"
+        )
         parts.append(Sentence(rf"On this manifold {what}; at frozen ${S}$ and per {_unit(result)},"))
     return Step("Drift along the manifold", (*parts, *_rows(result, forms.drift, "", names, "slow.frozen_terms")))
 
@@ -263,7 +293,7 @@ def _rows(result: AdaptiveResult, values: Sequence[sp.Expr], mark: str, names: N
 
 def _slow_states(forms: Forms, names: Names) -> Step:
     result, S = forms.result, scale_letter()
-    parts: list[Part] = [Sentence(rf"The slow states of the single parameters give the preconditioner,")]
+    parts: list[Part] = [Sentence(r"The slow states of the single parameters give the preconditioner,")]
     parts += _pairs({tex(s): value for s, value in forms.scales.items()}, names, "slow.preconditioner")
     parts += [Sentence(_averaged_text(result.preconditioned, S))]
     rates = {_rate(result, v): row for v, row in result.frozen_slow_drift.items()}
@@ -321,9 +351,7 @@ def _rest(forms: Forms, names: Names) -> list[Part]:
         return [Sentence(rf"There is no formula for their equilibrium: {reason_tex(forms.equilibrium, 500)}")]
     exact = forms.result.order.symbol is None and any(m not in forms.closed for m in forms.moments)
     where = rf", with ${scale_letter()}$ in the moments that of the noise alone" if exact else ""
-    text = (
-        rf"Where the slow states forget fast against the drift of the coordinates, they are at their equilibrium{where}:"
-    )
+    text = rf"Where the slow states forget fast against the drift of the coordinates, they are at their equilibrium{where}:"
     parts: list[Part] = [Sentence(text)]
     parts += _pairs({tex(v): value for v, value in forms.equilibrium.items()}, names, "slow.equilibrium")
     if forms.small_drift is not None:
@@ -341,13 +369,12 @@ def _pairs(values: Mapping[str, sp.Expr], names: Names, where: str) -> list[Part
 
 
 def _diffusion(forms: Forms, names: Names) -> Step:
-    S = scale_letter()
     text = (
         r"The noise along the manifold lets the coordinates diffuse, with the covariance, per iteration, $D = \gamma^2\, G^{-1}"
         r" T^{\mathsf T} \Sigma T G^{-1}$:"
     )
     shown = show_matrix("D", forms.matrix(forms.result.frozen_diffusion), forms.result.coordinates, names, "slow.frozen_diffusion")
-    return Step(rf"Diffusion along the manifold", (Sentence(text), *shown))
+    return Step(r"Diffusion along the manifold", (Sentence(text), *shown))
 
 
 def _potential(forms: Forms, names: Names) -> Step:
@@ -367,7 +394,7 @@ def _potential(forms: Forms, names: Names) -> Step:
         r" potential"
     )
     symbols = ", ".join(map(tex, of.coordinates))
-    shown = one_equation(rf"\Psi({symbols})", forms.tidy(_expanded(found)), names, "slow.regularizer()")
+    shown = one_equation(rf"\Psi({symbols})", _expanded(found), names, "slow.regularizer()")
     return Step(title, (Sentence(text), *shown))
 
 
@@ -387,7 +414,7 @@ def _joint(forms: Forms, names: Names) -> tuple[Step, ...]:
     if found is None:
         return ()
     text = (
-        rf"Even before the slow states are at equilibrium the noise's drift to leading order has a function of coordinates and slow states"
+        r"Even before the slow states are at equilibrium the noise's drift to leading order has a function of coordinates and slow states"
         r" that falls: $\mathrm{d}u/\mathrm{d}k = -\tfrac{\gamma^2}{4}\, G^{-1}\, \partial \hat{E} / \partial u$, and each slow state"
         r" descends it too, with"
     )

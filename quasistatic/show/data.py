@@ -7,9 +7,13 @@ from typing import Any
 
 import sympy as sp
 
+from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.adaptive_law import AdaptiveLawResult
+from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import NoPotential
+from quasistatic.show.frozen import Forms, averaged_over, density
 
 
 @singledispatch
@@ -48,6 +52,71 @@ def _(result: SlowResult) -> dict[str, Any]:
         "variance": _rows(result.variance),
         "potential": _potential(result.regularizer),
     }
+
+
+@data.register
+def _(result: AdaptiveLawResult) -> dict[str, Any]:
+    left, right = result.matrix_coefficients
+    psi, slope, reason = density(result)
+    return {
+        **_common(result),
+        "preconditioner": str(result.preconditioner),
+        "kernel": str(result.kernel),
+        "matrix_equation": {"V": _powers(left), "Sigma": _powers(right)},
+        "gain": str(result.gain),
+        "slow_drift": {str(v): str(row) for v, row in result.slow_drift.items()},
+        "regularizer_density": {"hessian": {"none": reason} if slope is None else {"formula": str(slope)}},
+        "regularizer": {"hessian": {"none": reason} if psi is None else {"formula": str(psi)}},
+        "summed_over": {"": "coordinates", "block": "blocks", "all": "all coordinates"}[averaged_over(result.preconditioned)],
+    }
+
+
+@data.register
+def _(result: AdaptiveResult) -> dict[str, Any]:
+    """Formulas in the frozen preconditioner, which stay short, and what the frozen symbols are."""
+    forms, terms = Forms(result), result.frozen_terms
+    found, of = forms.potential()
+    rest = forms.equilibrium
+    return {
+        **_common(result),
+        "problem": repr(result.problem),
+        "mode": result.mode,
+        "coordinates": [str(c) for c in result.coordinates],
+        "slow_state": [str(s) for s in result.slow_state],
+        "state": [str(s) for s in result.state],
+        "gain": str(result.gain),
+        "drift": _entries(terms.total),
+        "terms": {name: _entries(getattr(terms, name)) for name in ("flatness", "correlation", "ito", "force")},
+        "diffusion": _rows(result.frozen_diffusion),
+        "metric": _rows(result.frozen_metric),
+        "variance": _rows(sp.Matrix(result.frozen_variance)),
+        "preconditioner": _named(forms.scales),
+        "slow_drift": _named(result.frozen_slow_drift),
+        "second_moments": _named(dict(zip(result.moment_symbols, result.second_moments, strict=True))),
+        "equilibrium": {"none": rest} if isinstance(rest, str) else _named(rest),
+        "potential": {
+            **({"none": found} if isinstance(found, str) else {"formula": str(found)}),
+            "leading": None if of.order.symbol is None else str(of.order.symbol),
+        },
+    }
+
+
+@data.register
+def _(result: KineticResult) -> dict[str, Any]:
+    return {
+        **_common(result),
+        "problem": repr(result.problem),
+        "mode": result.mode,
+        "coordinates": [str(c) for c in result.coordinates],
+        "slow_state": [str(s) for s in result.slow_state],
+        "drift": _entries(result.drift),
+        "diffusion": _rows(result.diffusion),
+        "variance": _rows(result.variance),
+    }
+
+
+def _named(values: Any) -> dict[str, str]:
+    return {str(name): str(value) for name, value in values.items()}
 
 
 def _common(result: Any) -> dict[str, Any]:

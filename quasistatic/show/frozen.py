@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +10,6 @@ import sympy as sp
 from quasistatic.algebra.field import normal
 from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.adaptive_law import AdaptiveLawResult
-from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.slow_states import Preconditioned
 from quasistatic.errors import NoPotential, QuasistaticError, RuleError
 from quasistatic.show.notation import operations
@@ -53,7 +51,8 @@ def _sines(total: sp.Expr) -> sp.Expr:
     """a - a cos^2 as a sin^2, for every pair of such terms."""
     for c in sorted(total.atoms(sp.cos), key=str):
         found: dict[sp.Expr, sp.Expr] = {}
-        for term in sp.Add.make_args(sp.expand(total)):
+        in_cosines = total.xreplace({sp.sin(c.args[0]) ** 2: 1 - c**2})
+        for term in sp.Add.make_args(sp.expand(in_cosines)):
             rest, own = term.as_independent(c, as_Add=False)
             number, rest = rest.as_coeff_Mul()
             found[rest, own] = found.get((rest, own), sp.Integer(0)) + number
@@ -201,7 +200,6 @@ class Forms:
 def _forgetting(row: sp.Expr, v: sp.Symbol) -> sp.Expr:
     """The rate of v in its own equation, linear in v."""
     return normal(-row.diff(v))
-
 
 
 # -- words that text and LaTeX share -----------------------------------------------------------------------------------

@@ -83,7 +83,7 @@ def name_parts(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _short(part: str) -> bool:
-    return part.isdigit() or len(part) == 1 or part.lower() in GREEK
+    return part.isdigit() or len(part) == 1 or part.lower() in GREEK or part == "eps"
 
 
 def plain(text: str) -> str:

@@ -41,7 +41,7 @@ LARGEST_MATRIX, MOST_ENTRIES = 6, 6
 FORMULAS = {
     "|d drift/du| << 1 - rho(J_fast)": r"$|\partial_u\,\text{drift}| \ll 1 - \rho(J_{\text{fast}})$",
     "|d^4 f| V << |d^2 f|": r"$|\partial^4 f|\,V \ll |\partial^2 f|$",
-    "base**t": r"$\text{base}^t$",
+    "base**t": r"$\text{base}^{\text{t}}$",
     "curvature lambda": r"curvature $\lambda$",
 }
 
@@ -251,10 +251,11 @@ def basis_free(law: LawResult) -> list[Part]:
     return [Equation((*found.rows, *other.rows))]
 
 
-def conditions_step(conditions: Sequence[Condition]) -> Step:
+def conditions_step(conditions: Sequence[Condition], formulas: Mapping[str, str] | None = None) -> Step:
+    """The conditions as a list; ``formulas`` says how further pieces of their sentences are set."""
     items = []
     for condition in conditions:
-        words = _condition_text(condition.statement)
+        words = _condition_text(condition.statement, {**FORMULAS, **(formulas or {})})
         relation = condition.inequality
         formula = "" if relation is None else _relation(relation)
         items.append(rf"\item {formula}{words[:1].upper() + words[1:] if not formula else words}.")
@@ -276,9 +277,9 @@ def _relation(relation: sp.Rel) -> str:
     return rf"\[ {Equation((*found.rows, *other.rows)).body} \] "
 
 
-def _condition_text(statement: str) -> str:
-    held = {f"@{k}@": value for k, value in enumerate(FORMULAS.values())}
-    for key, source in zip(held, FORMULAS, strict=True):
+def _condition_text(statement: str, formulas: Mapping[str, str]) -> str:
+    held = {f"@{k}@": value for k, value in enumerate(formulas.values())}
+    for key, source in zip(held, formulas, strict=True):
         statement = statement.replace(source, key)
     text = escape(statement)
     for key, value in held.items():

@@ -108,7 +108,11 @@ def _hyperparameters(result: SlowResult | LawResult) -> list[Row]:
     for name, symbol in result.rule.hyperparameters.items():
         power = powers.get(symbol)
         # behind a preconditioner the gain is in units of S, which the rule decides
-        shown = NONE if power is None or not power.is_Integer or (power != 0 and _preconditioned(result) is not None) else unit(z, 2 * int(power), -int(power))
+        shown = (
+            NONE
+            if power is None or not power.is_Integer or (power != 0 and _preconditioned(result) is not None)
+            else unit(z, 2 * int(power), -int(power))
+        )
         rows.append((_dollar(symbol_tex(name)), rf"hyperparameter \texttt{{{escape(name)}}}", shown))
     return rows
 
@@ -197,7 +201,7 @@ def adaptive_law_table(result: AdaptiveLawResult) -> Step:
         *_common_rows(z, tex(LAMBDA_I), frozen=True),
         *_scale_rows((), z),
         (r"$K$", rf"kernel, that of the filter in units of ${S}$", NONE),
-        (rf"$\Pi_{S}$", rf"projection on the flat directions along ${S}$ times the others", "1"),
+        (rf"$\Pi_{{{S}}}$", rf"projection on the flat directions along ${S}$ times the others", "1"),
         ("$M$", "second moment of a component of the gradient", unit(z, -2, 2)),
         (_dollar(tex(CURVATURE)), "curvature that a slow state follows", unit(z, -2, 1)),
         (rf"$\psi({tex(CURVATURE)})$", "what is minimised, for one coordinate", NONE),

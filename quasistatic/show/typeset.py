@@ -72,6 +72,8 @@ def name_tex(name: str) -> str:
 
 
 def _letter(part: str) -> str:
+    if part == "eps":
+        return r"\varepsilon"
     if part.lower() not in GREEK:
         return part
     if part in ("omicron", "Alpha", "Beta"):

@@ -14,7 +14,8 @@ from quasistatic.model.trace import optimizer
 from quasistatic.symbols import block_mean, clip, maximum, mean, sign, sqrt
 
 _SCALING = {"eta": "e", "beta1": "1 - c1*e**2", "beta2": "1 - c2*e**2", "eps": "eps0/e", "v": "u/e**2"}
-_EXAMPLES = {"eta": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8}
+#: beta2 closer to 1 than the usual 0.999: the second moments are then slow against the relaxation on the examples.
+_EXAMPLES = {"eta": 1e-2, "beta1": 0.9, "beta2": 0.9999, "eps": 1e-8}
 
 
 @optimizer(slow_states=["v"], scaling=_SCALING, dt="eta**2", examples=_EXAMPLES)
@@ -45,7 +46,7 @@ def adamw(z: Any, g: Any, m: Any, v: Any, *, eta: Any, beta1: Any, beta2: Any, e
     slow_states=["v"],
     scaling={"eta": "e", "beta2": "1 - c2*e**2", "eps": "eps0/e", "v": "u/e**2"},
     dt="eta**2",
-    examples={"eta": 1e-3, "beta2": 0.99, "eps": 1e-8},
+    examples={"eta": 1e-2, "beta2": 0.9999, "eps": 1e-8},
 )
 def rmsprop(z: Any, g: Any, v: Any, *, eta: Any, beta2: Any, eps: Any, weight_decay: Any = 0) -> Any:
     """RMSprop as in PyTorch, where beta2 is called alpha: no bias correction, no centering; L2 weight decay.
@@ -57,7 +58,7 @@ def rmsprop(z: Any, g: Any, v: Any, *, eta: Any, beta2: Any, eps: Any, weight_de
     return z - eta * g / (sqrt(v) + eps), v
 
 
-@optimizer(slow_states=["s"], examples={"eta": 1e-2, "eps": 1e-10})
+@optimizer(slow_states=["s"], examples={"eta": 0.1, "eps": 1e-10, "s": 1e4})
 def adagrad(z: Any, g: Any, s: Any, *, eta: Any, eps: Any, weight_decay: Any = 0) -> Any:
     """Adagrad as in PyTorch (Duchi et al. 2011): s is the sum of all squared gradients, without an equilibrium; L2 weight decay.
 

@@ -147,8 +147,42 @@ def test_the_main_job(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", VALIDATED)
 def test_every_rule_validates_with_its_example_values(name: str) -> None:
-    result = run("derive", name, "--problem", "valley", "--validate")
+    result = run("derive", name, "--validate")
     assert result.exit_code == 0, result.output
+    assert "passed" in result.stdout
+
+
+def test_rules_with_slow_states_are_shown_on_the_turned_valley() -> None:
+    result = run("derive", "adam", "--leading", "eta")
+    slow = qs.derive(qs.zoo.adam, qs.zoo.rotated_valley()).leading("eta")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{qs.derive(qs.zoo.adam).leading('eta')}\n\n{slow}\n"
+
+
+@pytest.mark.parametrize("form", ["latex", "json"])
+def test_formats_of_rules_with_slow_states(form: str) -> None:
+    result = run("derive", "adam_mini", "--format", form)
+    assert result.exit_code == 0, result.output
+    if form == "latex":
+        assert r"\Pi_{S} = I - S J^{\mathsf T}" in result.stdout
+        return
+    found = json.loads(result.stdout)
+    assert found["law"]["preconditioner"] == "1/(eps + sqrt(v))"
+    assert found["law"]["summed_over"] == "blocks"
+    assert found["slow"]["slow_state"] == ["s", "v_x", "v_y"]
+    assert found["slow"]["equilibrium"] == {"v_x": "M_x/2 + M_y/2", "v_y": "M_x/2 + M_y/2"}
+
+
+def test_slow_states_are_given_a_start() -> None:
+    slow = ("--start", "s_x=2e4", "--start", "s_y=3e4")
+    result = run("derive", "adagrad", "--validate", "--steps", "500", "--trajectories", "16", *slow)
+    assert result.exit_code == 0, result.output
+    assert "s_x=20000, s_y=30000" in result.stdout
+    assert "there is no s_z" in refused("derive", "adagrad", "--validate", "--start", "s_z=1")
+
+
+def test_a_running_maximum_is_refused() -> None:
+    assert "v_max has no averaged equation" in refused("derive", "amsgrad")
 
 
 def test_validation_uses_the_given_numbers() -> None:

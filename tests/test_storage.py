@@ -55,6 +55,39 @@ def test_law(tmp_path):
     assert qs.load(tmp_path / "law.json").kernel == law.kernel
 
 
+@pytest.mark.parametrize("mode", ["coupled", "adiabatic"])
+def test_results_with_slow_states(mode, tmp_path):
+    slow = qs.derive(qs.zoo.adam_mini, qs.zoo.two_channels().with_blocks([["theta1", "theta3"], ["theta2", "theta4"]])).leading("eta")
+    slow = slow.adiabatic() if mode == "adiabatic" else slow
+    slow.save(tmp_path / "slow.json")
+    again = qs.load(tmp_path / "slow.json")
+    assert type(again) is type(slow)
+    assert again.mode == mode
+    assert again.drift == slow.drift
+    assert again.slow_state == slow.slow_state
+    data = json.loads((tmp_path / "slow.json").read_text())
+    (tmp_path / "slow.json").write_text(json.dumps({**data, "mode": "frozen"}))
+    with pytest.raises(qs.ParseError, match="unknown mode 'frozen'"):
+        qs.load(tmp_path / "slow.json")
+
+
+def test_continuous_results_with_slow_states(tmp_path):
+    slow = qs.derive(qs.zoo.adam, qs.zoo.rotated_valley(), time="continuous").overdamped()
+    slow.save(tmp_path / "slow.json")
+    again = qs.load(tmp_path / "slow.json")
+    assert type(again) is type(slow)
+    assert not again.momentum
+    assert again.drift == slow.drift
+
+
+def test_law_with_slow_states(tmp_path):
+    law = qs.derive(qs.zoo.adam)
+    law.save(tmp_path / "law.json")
+    again = qs.load(tmp_path / "law.json")
+    assert type(again) is type(law)
+    assert again.regularizer() == law.regularizer()
+
+
 def test_report_and_ensemble(tmp_path):
     report = qs.derive(qs.zoo.sgd, qs.zoo.valley()).validate(start={x: 2}, steps=500, trajectories=20, eta=1e-2, alpha=0.1)
     report.save(tmp_path / "report.json")

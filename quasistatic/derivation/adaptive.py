@@ -408,8 +408,11 @@ class AdaptiveResult(SlowResult):
         if strength is not None and self._fluctuation_is_small:
             try:
                 return self._separable_potential(strength) + force
-            except potential.NoClosedForm:
-                pass
+            except potential.NoClosedForm as error:
+                raise potential.NoClosedForm(
+                    f"the potential exists, a sum of F(h_i) over the coordinates, but {error} flow.regularizer(u) of a compiled flow"
+                    " integrates it."
+                ) from None
         drift = self.terms.flatness + self.terms.correlation
         omega = -(sp.Matrix(self.metric) * sp.Matrix(drift))
         return potential.integrate(omega, self.coordinates) + force

@@ -106,7 +106,8 @@ def _regularizer(result: AdaptiveLawResult, names: Names) -> Step:
     total = WHERE[averaged_over(result.preconditioned)][1]
     text = (
         rf"Under label noise, $\Sigma = {alpha} H$, and with the slow states at their equilibrium, the preconditioner of a coordinate is"
-        rf" a function of the curvature ${curvature}$ that its slow state follows, and the drift is the gradient in the metric ${S}^{{-1}}$ of"
+        rf" a function of the curvature ${curvature}$ that its slow state follows, and the drift is minus the gradient, in the"
+        rf" metric ${S}^{{-1}}$, of"
     )
     parts: list[Part] = [Sentence(text), as_is(rf"\Psi &= {total}, \qquad \psi'({curvature}) = {tex(slope)}")]
     if psi is None:

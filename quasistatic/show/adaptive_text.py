@@ -94,8 +94,8 @@ def _(result: AdaptiveResult) -> str:
         entries += [(f"E[Delta {u}]", expression_text(e)) for u, e in zip(result.coordinates, forms.small_drift, strict=True)]
     entries += _potential(forms)
     entries += _condition_entries(result)
-    state = "slow states at equilibrium" if result.mode == "adiabatic" else "with its slow states"
-    return _page(_title(result, f"on {problem.name or 'a problem'}: slow dynamics, {state}"), entries)
+    state = "slow states at rest" if result.mode == "adiabatic" else "with slow states"
+    return _page(_title(result, f"on {problem.name or 'a problem'}: {state}"), entries)
 
 
 def _drift(forms: Forms) -> list[Entry]:
@@ -148,7 +148,7 @@ def _(result: KineticResult) -> str:
         *((f"E[d{s}]/dt", _capped(e, "slow.drift")) for s, e in zip(result.slow_state, result.drift, strict=True)),
         *_condition_entries(result),
     ]
-    return _page(_title(result, f"on {problem.name or 'a problem'}: slow dynamics, with its slow states"), entries)
+    return _page(_title(result, f"on {problem.name or 'a problem'}: with slow states"), entries)
 
 
 # -- the law for any loss ----------------------------------------------------------------------------------------------

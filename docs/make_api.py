@@ -13,8 +13,10 @@ from typing import Any
 
 import quasistatic as qs
 from quasistatic.derivation.conditions import Condition
+from quasistatic.derivation.kinetic import Scaled
 from quasistatic.derivation.law import ScalingRule
 from quasistatic.derivation.reduction import Terms
+from quasistatic.dynamics import AdaptiveDynamics, AdaptiveLaw, KineticDynamics
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.ensemble import Ensemble
 from quasistatic.numeric.flow import Flow
@@ -37,7 +39,25 @@ RESULTS = ("SlowDynamics", "Law")
 INSIDE = ("sqrt", "exp", "log", "sign", "abs", "clip", "maximum", "minimum", "mean", "block_mean")
 
 #: What the public functions return, and what their results hold.
-RETURNED = (Flow, SlowTrajectory, SlowEnsemble, CompiledLaw, Ensemble, Report, Row, Condition, Terms, ScalingRule)
+RETURNED = (
+    AdaptiveDynamics,
+    KineticDynamics,
+    Scaled,
+    AdaptiveLaw,
+    Flow,
+    SlowTrajectory,
+    SlowEnsemble,
+    CompiledLaw,
+    Ensemble,
+    Report,
+    Row,
+    Condition,
+    Terms,
+    ScalingRule,
+)
+
+#: Kinds of results to the kind that they extend: only what differs is listed.
+EXTENDED = {AdaptiveDynamics: qs.SlowDynamics, KineticDynamics: AdaptiveDynamics, AdaptiveLaw: qs.Law}
 
 #: Classes that a user constructs; the others come out of functions.
 CONSTRUCTED = ("Problem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise")
@@ -155,7 +175,12 @@ def class_entry(name: str, cls: type) -> Iterator[str]:
         yield _block(signature(cls, f"qs.{name}"))
     yield from filter(None, (markdown(text) for text in _class_texts(cls)))
     attributes, methods = [], []
+    base = _members(EXTENDED[cls]) if cls in EXTENDED else {}
+    if base:
+        yield f"Everything of [{EXTENDED[cls].__name__}](#{EXTENDED[cls].__name__.lower()}), and:"
     for member, value in sorted(_members(cls).items()):
+        if base and (base.get(member) is value or not _documented(value)):
+            continue
         if isinstance(value, (property, functools.cached_property)):
             getter = value.fget if isinstance(value, property) else value.func
             doc = " ".join(inspect.cleandoc(getter.__doc__ or "").split("\n\n")[0].split())
@@ -171,6 +196,12 @@ def class_entry(name: str, cls: type) -> Iterator[str]:
         yield from function_entry(f"{name}.{member}", function, level=4)
 
 
+def _documented(member: Any) -> bool:
+    """Whether a member says something itself, and not only what it overrides."""
+    function = getattr(member, "fget", None) or getattr(member, "func", None) or getattr(member, "__func__", member)
+    return bool(function.__doc__)
+
+
 def _raises(section: str) -> str:
     return "Raises " + " ".join(prose(part.strip()) for part in section.splitlines() if part.strip())
 
@@ -180,6 +211,8 @@ def _class_texts(cls: type) -> Iterator[str]:
     yield cls.__doc__ or ""
     if cls in (qs.SlowDynamics, qs.Law):
         yield cls.__mro__[2].__doc__ or ""
+    if cls in EXTENDED:
+        yield cls.__mro__[1].__doc__ or ""
 
 
 def _members(cls: type) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Slow dynamics of rules with slow states: the coupled system of coordinates and preconditioner, and its adiabatic limit.
 
-With S frozen the reduction is that of a linear filter in the metric S^-1 (theory, section 3.2); the slow states then
+With S frozen the reduction is that of a linear filter in the metric S^-1 (theory, section 6); the slow states then
 follow dv/dk = E[v' - v], where E[g_i^2] = Sigma_ii + (H V H)_ii, and where that vanishes identically the next moment
 [(tr T_i V)^2 + 2 tr(T_i V T_i V)]/4, T_i the i-th slice of the third derivative.
 """
@@ -430,7 +430,7 @@ class AdaptiveResult(SlowResult):
         return ratio if is_zero(list(sp.Matrix(Sigma) - ratio * sp.Matrix(H))) else None
 
     def _separable_potential(self, alpha: sp.Expr) -> sp.Expr:
-        """gain^2 alpha/4 * sum_i F(h_i), F' = S at the slow states' equilibrium under label noise (AGM page, section 3.1)."""
+        """gain^2 alpha/4 * sum_i F(h_i), F' = S at the slow states' equilibrium under label noise (theory, section 6)."""
         h = sp.Symbol("h", positive=True)
         density = separable.scale_at_equilibrium(self.preconditioned, alpha * h)
         F = separable.primitive(density, h)
@@ -466,9 +466,9 @@ class AdaptiveResult(SlowResult):
             raise NoPotential(f"the small force ({', '.join(rule.forces) or 'of the rule'}) has no potential: {error}") from None
 
     def lyapunov(self) -> sp.Expr:
-        """A joint function E(u, v) that the coupled flow descends, for label noise at leading order (AGM page, section 3.2).
+        """A joint function E(u, v) that the coupled flow descends, for label noise at leading order (theory, section 6).
 
-        E = sum_i [alpha h_i S(v_i) - g(v_i)], g'(v) = v S'(v), in the normalisation of that page: the coordinates follow
+        E = sum_i [alpha h_i S(v_i) - g(v_i)], g'(v) = v S'(v), in this normalisation: the coordinates follow
         -(gain^2/4) G^-1 dE/du, G = T^T S^-1 T.
 
         Raises

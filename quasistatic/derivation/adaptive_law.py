@@ -27,7 +27,7 @@ class AdaptiveLawResult(LawResult):
 
     With the preconditioner S(v) frozen the law is that of its filter in the metric S^-1: V_ij = K(lambda_i, lambda_j) in the
     eigenbasis of S^1/2 H S^1/2, the step S times the filter's. Under label noise, Sigma = alpha*H, the coordinates of the
-    manifold follow -(gain^2 alpha/4) Pi_S S d^3L[S] per iteration, Pi_S = 1 - S J^T (J S J^T)^-1 J (theory, section 3.2).
+    manifold follow -(gain^2 alpha/4) Pi_S S d^3L[S] per iteration, Pi_S = 1 - S J^T (J S J^T)^-1 J (theory, section 6).
     """
 
     @cached_property

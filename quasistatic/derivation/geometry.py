@@ -6,7 +6,7 @@ normal space the Hessian acts as h, H N = N h. A covariance Sigma has the blocks
     Sigma = N Sff N^T + T Stf N^T + N Stf^T T^T + T Stt T^T.
 
 Behind a diagonal preconditioner S, frozen, the same holds in the metric S^-1: the iterate relaxes along S * normal, the
-Hessian acts as S H and the noise is S Sigma S (theory, section 3.2; N, h and the blocks below are then those).
+Hessian acts as S H and the noise is S Sigma S (theory, section 6; N, h and the blocks below are then those).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Preconditioners S(v_i) whose slow state follows one second moment: regularizers sum_i F(h_i) (theory, section 3.2)."""
+"""Preconditioners S(v_i) whose slow state follows one second moment: regularizers sum_i F(h_i) (theory, section 6)."""
 
 from __future__ import annotations
 

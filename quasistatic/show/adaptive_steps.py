@@ -118,6 +118,8 @@ def condition_formulas(rule: Preconditioned) -> dict[str, str]:
     """How the formulas in the conditions of frozen states are set."""
     found = {f"{s.rate} for {s.state.name}": rf"${tex(s.rate)}$ for ${symbol_tex(s.state.name)}$" for s in rule.slow}
     found |= {f"E[{s.source}]/{s.state.name}": rf"$\mathrm{{E}}[{tex(s.source)}]/{symbol_tex(s.state.name)}$" for s in rule.slow}
+    if "eps" in rule.rule.hyperparameters:
+        found["(eps)"] = f"(${symbol_tex('eps')}$)"
     return {
         **found,
         "1 - beta1 >> eta^2": rf"$1 - {symbol_tex('beta1')} \gg {symbol_tex('eta')}^2$",

@@ -21,6 +21,9 @@ CASES: dict[str, Callable[[], Any]] = {
     "heavy_ball_valley_continuous": lambda: qs.derive(qs.zoo.heavy_ball, qs.zoo.valley(h), time="continuous"),
     "qhm_rotated_valley": lambda: qs.derive(qs.zoo.qhm, qs.zoo.rotated_valley(sp.pi / 6)),
     "heavy_ball_curved_valley_full_noise": lambda: qs.derive(qs.zoo.heavy_ball, qs.zoo.curved_valley(qs.CovarianceNoise(FULL))),
+    "law_adam_mini": lambda: qs.derive(qs.zoo.adam_mini),
+    "adam_rotated_valley": lambda: qs.derive(qs.zoo.adam, qs.zoo.rotated_valley()),
+    "adamw_rotated_valley_at_rest": lambda: qs.derive(qs.zoo.adamw, qs.zoo.rotated_valley(sp.pi / 6)).adiabatic().leading("eta"),
     "heavy_ball_weight_decay": lambda: qs.derive(qs.zoo.heavy_ball.free("weight_decay"), qs.zoo.valley()),
 }
 

@@ -10,6 +10,7 @@ from quasistatic.derivation.adaptive_law import AdaptiveLawResult
 from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
+from quasistatic.derivation.statistical import StatisticalResult, has_kink
 from quasistatic.errors import HyperparameterError, ProblemError, RuleError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
@@ -100,6 +101,11 @@ class KineticDynamics(KineticResult, AdaptiveDynamics):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class StatisticalDynamics(StatisticalResult, AdaptiveDynamics):
+    """Slow dynamics of a rule with a sign or a clip, averaged over the noise by Stein's identity."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Law(_Shown, LawResult):
     """What a rule does on any loss: ``kernel``, ``matrix_equation``, ``gain``, ``regularizer()``, ..."""
 
@@ -131,7 +137,7 @@ def load(path: str | Path) -> Any:
     from quasistatic.storage import load as read
     from quasistatic.validate import Report, Row
 
-    return read(path, {c.__name__: c for c in (SlowDynamics, AdaptiveDynamics, KineticDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)})
+    return read(path, {c.__name__: c for c in (SlowDynamics, AdaptiveDynamics, KineticDynamics, StatisticalDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)})
 
 
 def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
@@ -143,6 +149,10 @@ def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int,
 
 def _dynamics(rule: Rule, problem: Problem, time: str, route: str, transient: bool) -> SlowDynamics:
     adaptive = any(s.slow for s in rule.trace.states)
+    if not adaptive and has_kink(rule):
+        if time == "continuous":
+            raise RuleError(f'{rule.name} has a kink: its continuous form is not supported; time="iteration" with leading("eta") is.')
+        return StatisticalDynamics(rule, problem, time)
     if transient and not (adaptive and time == "continuous"):
         raise RuleError('transient=True belongs to time="continuous" of a rule with slow states.')
     if not adaptive:

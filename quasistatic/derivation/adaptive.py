@@ -61,6 +61,18 @@ class PreconditionedReduction(Reduction):
             moved.append(at(self._rule.pull) * z + at(self._rule.shift))
         return sp.Matrix(g.express(g.T_left)) * sp.Matrix(moved)
 
+    def pulled_variance(self) -> sp.Matrix:
+        """V H with V_ij = K(lambda_i, lambda_j) Sigma_ij for all pairs but tangent-tangent, (d, d)."""
+        g = self.geometry
+        kernel = self.filter.kernel
+        pull = g._reduced(g.H * g.N)
+        total = sp.zeros(*g.H.shape)
+        if g.has_normal_noise:
+            total += self._folded(self._normal_sum(self.order.kernel(kernel)), g.N, pull)
+        if g.has_cross_noise:
+            total += self._folded(self._cross_sum(self.order.kernel(kernel.at_zero())), g.T, pull)
+        return total
+
     def gradient_moments(self) -> list[sp.Expr]:
         """(H V H)_ii, the mean square of the loss's own gradient at equilibrium, as functions of the frozen S."""
         g = self.geometry
@@ -272,7 +284,7 @@ class AdaptiveResult(SlowResult):
     def noise_moments(self) -> tuple[sp.Expr, ...]:
         """Sigma_ii on the manifold; 0 exactly where it vanishes identically."""
         sigma = self.problem.covariance
-        return tuple(_with_sines(combine(sigma[i, i])) for i in range(sigma.rows))
+        return tuple(with_sines(combine(sigma[i, i])) for i in range(sigma.rows))
 
     @cached_property
     def _second_moments(self) -> tuple[sp.Expr, ...]:
@@ -405,7 +417,7 @@ class AdaptiveResult(SlowResult):
         found = []
         for i in range(H.rows):
             members = [i] if node is None else mean_members(self.problem, node, i)
-            found.append(_with_sines(combine(sum(H[j, j] for j in members) / len(members))))
+            found.append(with_sines(combine(sum(H[j, j] for j in members) / len(members))))
         return found
 
     def _force_potential(self) -> sp.Expr:
@@ -558,7 +570,7 @@ class AdaptiveResult(SlowResult):
         return when.fast_rate(make_filter(self.linear), self.curvatures({**values, **point}).tolist(), values)
 
 
-def _with_sines(e: sp.Expr) -> sp.Expr:
+def with_sines(e: sp.Expr) -> sp.Expr:
     """(1 - cos)(1 + cos) in a product written sin^2, whose root is |sin|."""
     factors = list(sp.Mul.make_args(e))
     for c in e.atoms(sp.cos):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
+    from quasistatic.sweeps.grid import Grid, Steps
+    from quasistatic.sweeps.table import Sweep
     from quasistatic.validate import Report
 
 
@@ -104,11 +106,14 @@ def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **op
 
 
 def load(path: str | Path) -> Any:
-    """A result, law, report or ensemble from the file that its ``save`` wrote; nothing in it is executed."""
+    """A result, law, report, ensemble or sweep from the file that its ``save`` wrote; nothing in it is executed."""
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.storage import load as read
+    from quasistatic.sweeps import results
     from quasistatic.validate import Report, Row
 
+    if results.is_results(path):
+        return results.read(path)
     return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble)})
 
 
@@ -117,6 +122,18 @@ def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int,
     from quasistatic.numeric.simulate import simulate as run
 
     return run(rule, problem, start, steps, **options)
+
+
+def sweep(
+    rule: Rule, problem: Problem, grid: Grid, start: Mapping[Any, Any], steps: Steps, *, time: str = "iteration", **options: Any
+) -> Sweep:
+    """Simulation and theory over a grid of hyperparameters; arguments as for :func:`quasistatic.sweeps.run.sweep`.
+
+    ``time`` is that of :func:`derive`; ``steps`` are iterations in any case.
+    """
+    from quasistatic.sweeps.run import sweep as run
+
+    return run(derive(rule, problem, time=time), grid, start, steps, **options)
 
 
 @overload

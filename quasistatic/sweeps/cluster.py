@@ -40,9 +40,7 @@ def connect(address: str, timeout: float | None = None) -> Iterator[Executor]:
         try:
             client.wait_for_workers(1, timeout=seconds)
         except TimeoutError:
-            raise SweepError(
-                f"the scheduler {address} has no workers after {seconds:g} s: start them with dask worker {address}."
-            ) from None
+            raise SweepError(f"the scheduler {address} has no workers after {seconds:g} s: start one, dask worker {address}.") from None
         yield client.get_executor()
     finally:
         client.close()

@@ -120,9 +120,10 @@ class Sweep:
         target = Path(path)
         if target.suffix not in (".csv", ".jsonl"):
             raise OutputError(f"cannot write {target}: the name of a sweep's file ends in .csv or .jsonl.")
-        write_text(target, self._csv() if target.suffix == ".csv" else "".join(lines(self)))
+        write_text(target, self.csv() if target.suffix == ".csv" else "".join(lines(self)))
 
-    def _csv(self) -> str:
+    def csv(self) -> str:
+        """The table as comma-separated values, a header first; numbers read back as the same floats."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.columns)

@@ -44,13 +44,13 @@ def grid_numbers(flag: str, texts: Iterable[str], names: Sequence[str], remarks:
     found: dict[str, list[Any]] = {}
     for text in texts:
         name, equals, listed = (part.strip() for part in text.partition("="))
-        if not equals or not listed or not name.isidentifier():
+        first, *rest = listed.split(",")
+        if not equals or not first.strip() or not name.isidentifier():
             raise ParseError(f"{flag}: cannot read {text!r}: write name=number,number,..., for example eta=1e-3,1e-2.")
         if name in found:
             raise HyperparameterError(f"{flag}: {name} is given twice.")
         # a name that is not free is as wrong here as it is for a single number, with the same words
-        first, *rest = listed.split(",")
-        found |= {n: [v] for n, v in assigned_numbers(flag, [f"{name}={first or ' '}"], names, HyperparameterError, remarks).items()}
+        found |= {n: [v] for n, v in assigned_numbers(flag, [f"{name}={first}"], names, HyperparameterError, remarks).items()}
         found[name] += [parse_number(part, f"{flag} {name}") for part in rest]
     return found
 

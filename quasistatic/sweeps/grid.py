@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import sympy as sp
 
-from quasistatic.errors import HyperparameterError, QuasistaticError, SweepError, suggestion
+from quasistatic.errors import HyperparameterError, SweepError, suggestion
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import resolve, seed_number, whole
@@ -165,6 +165,3 @@ def _count(value: Any, steps: Any, point: Mapping[str, float]) -> int:
 def shown(point: Mapping[str, Any]) -> str:
     """A point in a message."""
     return ", ".join(f"{n}={v:.12g}" for n, v in point.items())
-
-
-__all__ = ["Grid", "QuasistaticError", "Steps", "grid_points", "seed_numbers", "shown", "step_counts"]

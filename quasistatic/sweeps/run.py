@@ -17,13 +17,13 @@ from typing import Any
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import HyperparameterError, SweepError, suggestion
 from quasistatic.numeric.arguments import Progress, point, whole
-from quasistatic.sweeps.cluster import connect
+from quasistatic.sweeps.cluster import connect, is_cut_off
 from quasistatic.sweeps.grid import Grid, Steps, grid_points, seed_numbers, step_counts
 from quasistatic.sweeps.job import LOST, Job, Stopped, run
 from quasistatic.sweeps.results import ResultsFile, digest, key
 from quasistatic.sweeps.table import RESERVED, Sweep
 
-#: Seconds between two looks at Ctrl-C where a platform cannot interrupt a wait.
+#: Seconds between two looks at what cannot interrupt a wait: a scheduler that is gone, Ctrl-C on some platforms.
 _PATIENCE = 1.0
 #: Records of a path, besides the start: fewer than a validation has, since only its end is judged.
 RECORDS = 20
@@ -242,6 +242,8 @@ class _Loop:
                 try:
                     future = self._back.get(timeout=_PATIENCE)
                 except queue.Empty:
+                    if is_cut_off(pool):
+                        raise SweepError(f"the connection to the scheduler is lost. {self._standing()}") from None
                     continue
                 self._take(pool, future, stop)
         except KeyboardInterrupt:
@@ -249,7 +251,7 @@ class _Loop:
         finally:
             if stop is not None:
                 stop.set()
-            for future in self._sent:
+            for future in () if is_cut_off(pool) else self._sent:
                 future.cancel()
 
     def _send(self, pool: Executor, job: Job, stop: threading.Event | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,7 @@ def _other_rule() -> qs.Rule:
         ({"options": {"record": 5}}, "options, record: the file has 20; this sweep 5"),
         ({"options": {"extrapolate": True}}, "options, extrapolate: the file has nothing; this sweep True"),
         ({"time": "continuous"}, "time: the file has iteration; this sweep t = k[*]eta"),
-        ({"rule": _other_rule()}, "record: the file has z <- -eta[*]g .*; this sweep z <- -2[*]eta[*]g"),
+        ({"rule": _other_rule()}, "record: the file has z <- -eta[*].*; this sweep z <- -2[*]eta[*]g"),
         ({"rule": RULE.fix(weight_decay="1/100")}, "fixed, weight_decay: the file has 0; this sweep 1/100"),
         ({"problem": qs.zoo.valley(h=lambda x: 2 + x**2)}, "problem: the file has .*1.*; this sweep .*2"),
         ({"problem": VALLEY.with_noise(qs.IsotropicNoise(qs.symbols("alpha", positive=True)))}, "problem: .*HessianNoise.*IsotropicNoise"),
@@ -196,7 +196,11 @@ def test_other_files_are_left_alone(path: Path, content: str, message: str) -> N
 
 
 def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
-    for bad, message in ((tmp_path, "it is a folder"), (tmp_path / "no" / "file", "there is no folder"), (Path("/dev/null"), "regular file")):
+    for bad, message in (
+        (tmp_path, "it is a folder"),
+        (tmp_path / "no" / "file", "there is no folder"),
+        (Path("/dev/null"), "it is not a regular file"),
+    ):
         executor = Counting()
         with pytest.raises(qs.OutputError, match=f"cannot keep results in .*: {message}"):
             go(bad, executor)
@@ -204,11 +208,9 @@ def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_before_a_point_is_finished(path: Path) -> None:
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
     with pytest.raises(qs.SweepError, match="takes no more jobs"):
-        from concurrent.futures import ThreadPoolExecutor
-
-        pool = ThreadPoolExecutor(1)
-        pool.shutdown()
         go(path, pool)
     assert not path.exists()
 

@@ -21,7 +21,6 @@ from quasistatic.numeric.flow import Flow
 from quasistatic.numeric.law import CompiledLaw
 from quasistatic.numeric.simulate import simulate
 from quasistatic.numeric.slow_sde import SlowEnsemble, SlowTrajectory
-from quasistatic.sweeps.run import sweep
 from quasistatic.validate import Report, Row, validate
 
 TARGET = Path(__file__).with_name("api.md")
@@ -34,7 +33,7 @@ results: [when to trust it](when_to_trust_it.md), [conventions](conventions.md),
 
 DECLARE = ("optimizer", "Rule", "Problem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise", "symbols", "function")
 ACT = ("derive", "simulate", "assert_agrees", "sweep", "load")
-RESULTS = ("SlowDynamics", "Law", "Sweep")
+RESULTS = ("SlowDynamics", "Law", "SweepTable")
 INSIDE = ("sqrt", "exp", "log", "sign", "abs", "clip", "maximum", "minimum", "mean", "block_mean")
 
 #: What the public functions return, and what their results hold.
@@ -45,7 +44,7 @@ CONSTRUCTED = ("Problem", "HessianNoise", "IsotropicNoise", "LabelNoise", "Covar
 
 #: Thin functions of the facade to those that have the arguments.
 DELEGATES: dict[Any, Callable[..., Any]] = {
-    qs.simulate: simulate, qs.SlowDynamics.validate: validate, qs.assert_agrees: validate, qs.sweep: sweep,
+    qs.simulate: simulate, qs.SlowDynamics.validate: validate, qs.assert_agrees: validate,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNois
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.model.trace import optimizer
-from quasistatic.sweeps.table import Sweep
+from quasistatic.sweeps.table import SweepTable
 from quasistatic.symbols import absolute as abs
 from quasistatic.symbols import block_mean, clip, exp, function, log, maximum, mean, minimum, sign, sqrt, symbols
 
@@ -29,6 +29,6 @@ __version__ = "0.1.0"
 __all__ = [
     "CovarianceNoise", "HessianNoise", "HyperparameterError", "IsotropicNoise", "LabelNoise", "Law", "NoPotential", "OutputError",
     "ParseError", "Problem", "ProblemError", "QuasistaticError", "Rule", "RuleError", "SimulationDiverged", "SlowDynamics",
-    "StartError", "Sweep", "SweepError", "UnstableError", "ValidationFailed", "abs", "assert_agrees", "block_mean", "clip", "derive",
+    "StartError", "SweepError", "SweepTable", "UnstableError", "ValidationFailed", "abs", "assert_agrees", "block_mean", "clip", "derive",
     "exp", "function", "load", "log", "maximum", "mean", "minimum", "optimizer", "sign", "simulate", "sqrt", "sweep", "symbols", "zoo",
 ]  # fmt: skip

@@ -40,7 +40,7 @@ def refused(*arguments: str) -> str:
     return result.stderr
 
 
-def library(**options: Any) -> qs.Sweep:
+def library(**options: Any) -> qs.SweepTable:
     grid = {"eta": [1e-2, "1/50"], "mu": [0, 0.5]}
     return qs.sweep(qs.zoo.heavy_ball, qs.zoo.valley(), grid, {"x": 1}, "3*(1-mu)/eta", trajectories=16, alpha=0.1, **options)
 
@@ -100,8 +100,9 @@ def test_results_are_kept_and_refused() -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_ctrl_c_and_going_on() -> None:
     """Stopped after a few of many points; the second run does the rest, and nobody sees that there were two."""
-    numbers = ["--grid", "eta=1e-2,2e-2", "--seeds", "40", "--steps", "40000", "--set", "alpha=0.1", "--start", "x=1"]
-    command = [sys.executable, "-m", "quasistatic", "sweep", "sgd", "--problem", "valley", *numbers, "--results", "r.jsonl"]
+    grid = ["--problem", "valley", "--grid", "eta=1e-2,2e-2", "--seeds", "40", "--set", "alpha=0.1", "--start", "x=1"]
+    numbers = ["--steps", "40000", "--trajectories", "32", "--jobs", "1", "--results", "r.jsonl"]
+    command = [sys.executable, "-m", "quasistatic", "sweep", "sgd", *grid, *numbers]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and (not Path("r.jsonl").exists() or Path("r.jsonl").read_text().count("\n") < 4):
             time.sleep(0.01)

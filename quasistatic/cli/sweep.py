@@ -21,7 +21,7 @@ except ImportError:
 if TYPE_CHECKING:
     from quasistatic.model.problem import Problem
     from quasistatic.model.rule import Rule
-    from quasistatic.sweeps.table import Sweep
+    from quasistatic.sweeps.table import SweepTable
 
 FORMATS = ("text", "csv", "json")
 
@@ -139,7 +139,7 @@ def _executor(scheduler: str, jobs: int) -> Iterator[Executor | str | None]:
         yield pool
 
 
-def _print(table: Sweep, form: str) -> None:
+def _print(table: SweepTable, form: str) -> None:
     if form == "text":
         from quasistatic.cli import _print_table
 

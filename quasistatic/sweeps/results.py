@@ -16,7 +16,7 @@ from typing import Any, Self
 from quasistatic.errors import OutputError, ParseError, SweepError
 from quasistatic.storage import write_text
 from quasistatic.sweeps.job import COMPARED, FINAL, OK
-from quasistatic.sweeps.table import Sweep
+from quasistatic.sweeps.table import SweepTable
 
 MARK = "quasistatic_sweep"
 FORMAT = 1
@@ -51,7 +51,7 @@ def is_results(path: str | Path) -> bool:
         return False
 
 
-def lines(sweep: Sweep) -> Iterator[str]:
+def lines(sweep: SweepTable) -> Iterator[str]:
     """A sweep as the lines of its results file."""
     yield _line({MARK: FORMAT, **sweep.provenance})
     yield from (_line(row) for row in sweep.rows)
@@ -61,7 +61,7 @@ def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value) + "\n"
 
 
-def read(path: str | Path) -> Sweep:
+def read(path: str | Path) -> SweepTable:
     """The sweep of a results file, finished or not, in the order of its grid.
 
     Raises
@@ -74,7 +74,7 @@ def read(path: str | Path) -> Sweep:
     names = tuple(header["names"])
     found = sorted(rows.values(), key=lambda row: order[key(row, names)])
     provenance = {k: v for k, v in header.items() if k != MARK}
-    return Sweep(tuple(found), names, len(order), provenance)
+    return SweepTable(tuple(found), names, len(order), provenance)
 
 
 def _keys(header: Header) -> list[Key]:

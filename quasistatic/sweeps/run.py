@@ -21,7 +21,7 @@ from quasistatic.sweeps.cluster import connect, is_cut_off
 from quasistatic.sweeps.grid import Grid, Steps, grid_points, seed_numbers, step_counts
 from quasistatic.sweeps.job import LOST, Job, Stopped, run
 from quasistatic.sweeps.results import ResultsFile, digest, key
-from quasistatic.sweeps.table import RESERVED, Sweep
+from quasistatic.sweeps.table import RESERVED, SweepTable
 
 #: Seconds between two looks at what cannot interrupt a wait: a scheduler that is gone, Ctrl-C on some platforms.
 _PATIENCE = 1.0
@@ -43,59 +43,8 @@ def sweep(
     retries: int = 2,
     options: Mapping[str, Any] | None = None,
     **hyper: Any,
-) -> Sweep:
-    """Simulate the rule and compare with its slow dynamics, at every point of a grid and for every seed.
-
-    The derivation is done once, with symbols; every point puts its numbers into the same compiled functions. The numbers of a
-    row depend on its point and its seed only, not on the executor: they are the same to the last bit on machines with the same
-    processor and the same versions. Equal seeds draw the same noise at every point, so that differences between points are
-    less noisy than each of them.
-
-    Parameters
-    ----------
-    grid:
-        Names of hyperparameters and constants to their numbers, of which all combinations run; or the points themselves, a
-        sequence of mappings.
-    start:
-        Every coordinate of the manifold (symbol or name) to a number.
-    steps:
-        Iterations: a number, or how they depend on the hyperparameters, rounded: text (``"4/eta**2"``), a SymPy expression, or
-        a function of the mapping of names to numbers.
-    trajectories:
-        Trajectories of every simulation, at least 8.
-    seeds:
-        How many (0, 1, ...), or which.
-    executor:
-        Any ``concurrent.futures.Executor``, for example ``dask.distributed.Client(...).get_executor()``; or the address of a
-        Dask scheduler, ``"tcp://..."``; or None for a thread pool with one thread per processor here. An executor that is
-        given is left open.
-    results:
-        A file (JSON lines) in which finished points are kept as they come. Where it exists, its points are not run again; a file
-        of another sweep is refused, a line that was cut off is dropped. Rows "failed" and "lost" are not kept.
-    progress:
-        Called as ``progress(done, total)`` with finished rows.
-    retries:
-        How often a job is sent again whose worker died; after that its row is "lost".
-    options:
-        Further options of every validation: ``record`` (default 20), ``extrapolate``, ``threads``, ...
-    **hyper:
-        Hyperparameters and constants that are the same everywhere.
-
-    Returns
-    -------
-    Sweep
-        After Ctrl-C what was finished until then, with ``interrupted=True``.
-
-    Raises
-    ------
-    HyperparameterError, StartError
-        For an empty grid, repeated points, names and numbers that are missing, unknown or senseless.
-    SweepError
-        If the results file belongs to another sweep (with what differs), the executor is shut down or broken, the scheduler does
-        not answer, or workers have other versions.
-    OutputError
-        If the results file cannot be written.
-    """
+) -> SweepTable:
+    """Simulation and theory of a result over a grid; arguments as for :func:`quasistatic.sweep`."""
     points = grid_points(result.rule, result.problem, grid, hyper)
     _require_distinct_columns(result, points[0])
     jobs = _jobs(result, points, start, steps, whole(trajectories, "trajectories", _fewest()), seeds, _checked_options(options))
@@ -111,7 +60,7 @@ def sweep(
             loop.run(pool, stop)
     found = {**{key(row, names): row for row in loop.rows}, **rows}
     ordered = tuple(found[k] for k in (key(j.row, names) for j in jobs) if k in found)
-    return Sweep(ordered, names, len(jobs), identity, loop.interrupted)
+    return SweepTable(ordered, names, len(jobs), identity, loop.interrupted)
 
 
 # -- what runs ---------------------------------------------------------------------------------------------------------

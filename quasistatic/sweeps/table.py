@@ -29,7 +29,7 @@ SIGMAS = 5.0
 
 
 @dataclass(frozen=True, eq=False)
-class Sweep:
+class SweepTable:
     """Simulation and theory over a grid; ``str(sweep)`` is a table, ``sweep["eta"]`` a column.
 
     Attributes

@@ -77,7 +77,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         found.close()
 
 
-def go(executor: Any, **options: Any) -> qs.Sweep:
+def go(executor: Any, **options: Any) -> qs.SweepTable:
     """Eight points of some tenths of a second."""
     given: dict[str, Any] = {"seeds": 2, "trajectories": 64, "steps": "40/eta", "alpha": 0.2, **options}
     grid = {"eta": [4e-4, 1e-3], "mu": [0, "9/10"]}
@@ -85,11 +85,11 @@ def go(executor: Any, **options: Any) -> qs.Sweep:
 
 
 @pytest.fixture(scope="module")
-def local() -> qs.Sweep:
+def local() -> qs.SweepTable:
     return go(None)
 
 
-def test_the_shell_takes_a_scheduler(cluster: Cluster, local: qs.Sweep, tmp_path: Path) -> None:
+def test_the_shell_takes_a_scheduler(cluster: Cluster, local: qs.SweepTable, tmp_path: Path) -> None:
     from typer.testing import CliRunner
 
     from quasistatic import cli
@@ -102,7 +102,7 @@ def test_the_shell_takes_a_scheduler(cluster: Cluster, local: qs.Sweep, tmp_path
     assert qs.load(tmp_path / "r.jsonl").rows == local.rows
 
 
-def test_a_cluster_that_loses_a_worker_gives_the_numbers_of_one_machine(cluster: Cluster, local: qs.Sweep, tmp_path: Path) -> None:
+def test_a_cluster_that_loses_a_worker_gives_the_numbers_of_one_machine(cluster: Cluster, local: qs.SweepTable, tmp_path: Path) -> None:
     from distributed import Client
 
     assert local.passed

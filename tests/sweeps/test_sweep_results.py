@@ -29,7 +29,9 @@ class Counting(Executor):
         return future
 
 
-def go(path: Path | None, executor: Executor | None = None, rule: qs.Rule = RULE, problem: qs.Problem = VALLEY, **options: Any) -> qs.Sweep:
+def go(
+    path: Path | None, executor: Executor | None = None, rule: qs.Rule = RULE, problem: qs.Problem = VALLEY, **options: Any
+) -> qs.SweepTable:
     given: dict[str, Any] = {"grid": {"eta": [1e-2, 2e-2]}, "start": {"x": 1}, "steps": 300, "trajectories": 8, "seeds": 2, "alpha": 0.1}
     given |= options
     return qs.sweep(rule, problem, given.pop("grid"), given.pop("start"), given.pop("steps"), executor=executor, results=path, **given)

@@ -20,7 +20,7 @@ VALLEY = qs.zoo.valley()
 GRID = {"eta": [1e-3, 1e-2], "mu": [0, 0.9]}
 
 
-def small(executor: Any = None, grid: Any = GRID, **options: Any) -> qs.Sweep:
+def small(executor: Any = None, grid: Any = GRID, **options: Any) -> qs.SweepTable:
     """A sweep of a fraction of a second."""
     given = {"seeds": 2, "trajectories": 16, "steps": "0.2*(1-mu)/eta**2", "start": {"x": 2}, "alpha": 0.5, **options}
     return qs.sweep(qs.zoo.heavy_ball, VALLEY, grid, executor=executor, **given)
@@ -45,14 +45,14 @@ class Inline(Executor):
 
 
 @pytest.fixture(scope="module")
-def reference() -> qs.Sweep:
+def reference() -> qs.SweepTable:
     return small()
 
 
 # -- the numbers -------------------------------------------------------------------------------------------------------
 
 
-def test_one_row_per_point_and_seed_in_order(reference: qs.Sweep) -> None:
+def test_one_row_per_point_and_seed_in_order(reference: qs.SweepTable) -> None:
     found = [(r["eta"], r["mu"], r["alpha"], r["seed"], r["steps"]) for r in reference.rows]
     expected = [(e, m, 0.5, s, round(0.2 * (1 - m) / e**2)) for e in GRID["eta"] for m in GRID["mu"] for s in (0, 1)]
     assert found == expected
@@ -89,7 +89,7 @@ def test_simulation_against_simulate() -> None:
     assert abs(sweep["fast_variance_y_simulation"][0] / (y**2).mean() - 1) < 5 * np.sqrt(2 / N) + 0.02
 
 
-def test_a_row_is_the_validation_of_its_point(reference: qs.Sweep) -> None:
+def test_a_row_is_the_validation_of_its_point(reference: qs.SweepTable) -> None:
     slow = qs.derive(qs.zoo.heavy_ball, VALLEY)
     report = slow.validate({"x": 2}, 2000, trajectories=16, seed=1, record=20, eta=1e-2, mu=0, alpha=0.5)
     row = reference.rows[5]
@@ -120,13 +120,13 @@ def test_options_reach_the_validation() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_change_nothing(reference: qs.Sweep, threads: int) -> None:
+def test_threads_change_nothing(reference: qs.SweepTable, threads: int) -> None:
     with ThreadPoolExecutor(threads) as pool:
         assert small(pool).rows == reference.rows
         assert pool.submit(lambda: 1).result() == 1, "an executor that is given is left open"
 
 
-def test_an_executor_in_this_thread_and_copies_of_the_jobs_change_nothing(reference: qs.Sweep) -> None:
+def test_an_executor_in_this_thread_and_copies_of_the_jobs_change_nothing(reference: qs.SweepTable) -> None:
     inline = Inline()
     assert small(inline).rows == reference.rows
     assert [run(pickle.loads(pickle.dumps(j))) for j in sorted(inline.sent, key=lambda j: j.index)] == list(reference.rows)
@@ -181,7 +181,7 @@ def test_an_executor_that_breaks_says_how_to_go_on(tmp_path: Any) -> None:
     assert small(results=path).complete
 
 
-def test_worker_processes_give_the_same_numbers(reference: qs.Sweep) -> None:
+def test_worker_processes_give_the_same_numbers(reference: qs.SweepTable) -> None:
     import multiprocessing
 
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -191,7 +191,7 @@ def test_worker_processes_give_the_same_numbers(reference: qs.Sweep) -> None:
 # -- what goes wrong ---------------------------------------------------------------------------------------------------
 
 
-def test_points_outside_the_conditions_are_rows(reference: qs.Sweep) -> None:
+def test_points_outside_the_conditions_are_rows(reference: qs.SweepTable) -> None:
     sweep = small(grid={"eta": [1e-2, 0.5, 5], "mu": [0, 0.9]}, steps=lambda v: 2000 * (1 - v["mu"]), seeds=1)
     assert sweep["status"].tolist() == ["ok", "ok", *["unstable"] * 4]
     assert all("eta*lambda" in m for m in sweep["message"][2:])
@@ -222,7 +222,7 @@ def test_a_mistake_inside_a_job_is_one_row(monkeypatch: pytest.MonkeyPatch) -> N
     assert not sweep.complete
 
 
-def test_a_worker_that_dies_is_tried_again(reference: qs.Sweep) -> None:
+def test_a_worker_that_dies_is_tried_again(reference: qs.SweepTable) -> None:
     def fail(job: Job) -> None:
         if job.index == 2 and job.attempt < 2:
             raise ConnectionError("the worker is gone")
@@ -277,7 +277,7 @@ def test_ctrl_c_stops_running_jobs_and_keeps_rows(threads: bool, tmp_path: Any) 
         if done == 2:
             raise KeyboardInterrupt
 
-    def go(executor: Any) -> qs.Sweep:
+    def go(executor: Any) -> qs.SweepTable:
         return small(executor, grid=grid, seeds=1, steps=lambda v: steps[v["eta"]], progress=stop, results=path)
 
     if threads:
@@ -331,7 +331,7 @@ def test_a_hyperparameter_that_is_called_like_a_column() -> None:
 # -- the table ---------------------------------------------------------------------------------------------------------
 
 
-def test_columns(reference: qs.Sweep) -> None:
+def test_columns(reference: qs.SweepTable) -> None:
     columns = reference.columns
     assert list(columns)[:6] == ["eta", "mu", "alpha", "seed", "steps", "status"]
     assert list(columns)[-1] == "message"
@@ -348,7 +348,7 @@ def test_large_seeds_stay_whole() -> None:
     assert sweep["seed"].tolist() == [0, 2**64 - 1]
 
 
-def test_pandas(reference: qs.Sweep) -> None:
+def test_pandas(reference: qs.SweepTable) -> None:
     pandas = pytest.importorskip("pandas")
     frame = reference.to_pandas()
     assert isinstance(frame, pandas.DataFrame)
@@ -357,18 +357,18 @@ def test_pandas(reference: qs.Sweep) -> None:
     assert frame["mean_x_theory"].tolist() == reference["mean_x_theory"].tolist()
 
 
-def test_without_pandas(reference: qs.Sweep, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pandas(reference: qs.SweepTable, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(qs.SweepError, match="pip install pandas"):
         reference.to_pandas()
 
 
-def test_the_table_as_text(reference: qs.Sweep) -> None:
+def test_the_table_as_text(reference: qs.SweepTable) -> None:
     text = str(reference)
     assert text.startswith("heavy_ball on valley: alpha=0.5; from x=2, 16 trajectories\n")
     assert len(text.splitlines()) == 1 + 2 + 8 + 1
     assert repr(reference) == "<sweep of heavy_ball on valley over eta, mu: 8 of 8>"
 
 
-def test_sweeps_can_be_pickled(reference: qs.Sweep) -> None:
+def test_sweeps_can_be_pickled(reference: qs.SweepTable) -> None:
     assert pickle.loads(pickle.dumps(reference)).rows == reference.rows

@@ -16,12 +16,16 @@ from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+    from concurrent.futures import Executor
     from pathlib import Path
 
+    from quasistatic.numeric.arguments import Progress
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
+    from quasistatic.sweeps.grid import Grid, Steps
+    from quasistatic.sweeps.table import SweepTable
     from quasistatic.validate import Report
 
 
@@ -132,12 +136,16 @@ def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **op
 
 
 def load(path: str | Path) -> Any:
-    """A result, law, report or ensemble from the file that its ``save`` wrote; nothing in it is executed."""
+    """A result, law, report, ensemble or sweep from the file that its ``save`` wrote; nothing in it is executed."""
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.storage import load as read
+    from quasistatic.sweeps import results
     from quasistatic.validate import Report, Row
 
-    return read(path, {c.__name__: c for c in (SlowDynamics, AdaptiveDynamics, KineticDynamics, StatisticalDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)})
+    if results.is_results(path):
+        return results.read(path)
+    kinds = (SlowDynamics, AdaptiveDynamics, KineticDynamics, StatisticalDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)
+    return read(path, {c.__name__: c for c in kinds})
 
 
 def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
@@ -162,6 +170,91 @@ def _dynamics(rule: Rule, problem: Problem, time: str, route: str, transient: bo
     if time == "continuous":
         return KineticDynamics(rule, problem, time, transient=transient)
     return AdaptiveDynamics(rule, problem, time)
+
+
+def sweep(
+    rule: Rule,
+    problem: Problem,
+    grid: Grid,
+    start: Mapping[Any, Any],
+    steps: Steps,
+    trajectories: int = 128,
+    seeds: int | Sequence[int] = 1,
+    *,
+    executor: Executor | str | None = None,
+    results: str | Path | None = None,
+    progress: Progress | None = None,
+    retries: int = 2,
+    options: Mapping[str, Any] | None = None,
+    time: str = "iteration",
+    **hyper: Any,
+) -> SweepTable:
+    """Simulate the rule and compare with its slow dynamics, at every point of a grid and for every seed.
+
+    The derivation is done once, with symbols; every point puts its numbers into the same compiled functions. The numbers of a
+    row depend on its point and its seed only, not on the executor: they are the same to the last bit on machines with the same
+    processor and the same versions. Equal seeds draw the same noise at every point, so that differences between points are
+    less noisy than each of them.
+
+    Parameters
+    ----------
+    grid:
+        Names of hyperparameters and constants to their numbers, of which all combinations run; or the points themselves, a
+        sequence of mappings.
+    start:
+        Every coordinate of the manifold (symbol or name) to a number.
+    steps:
+        Iterations: a number, or how they depend on the hyperparameters, rounded: text (``"4/eta**2"``), a SymPy expression, or
+        a function of the mapping of names to numbers.
+    trajectories:
+        Trajectories of every simulation, at least 8.
+    seeds:
+        How many (0, 1, ...), or which.
+    executor:
+        Any ``concurrent.futures.Executor``, for example ``dask.distributed.Client(...).get_executor()``; or the address of a
+        Dask scheduler, ``"tcp://..."``; or None for a thread pool with one thread per processor here. An executor that is
+        given is left open.
+    results:
+        A file (JSON lines) in which finished points are kept as they come. Where it exists, its points are not run again; a file
+        of another sweep is refused, a line that was cut off is dropped. Rows "failed" and "lost" are not kept.
+    progress:
+        Called as ``progress(done, total)`` with finished rows.
+    retries:
+        How often a job is sent again whose worker died; after that its row is "lost".
+    options:
+        Further options of every validation: ``record`` (default 20), ``extrapolate``, ``threads``, ...
+    time:
+        That of the theory, as for :func:`derive`; ``steps`` are iterations in any case.
+    **hyper:
+        Hyperparameters and constants that are the same everywhere.
+
+    Returns
+    -------
+    SweepTable
+        After Ctrl-C what was finished until then, with ``interrupted=True``.
+
+    Raises
+    ------
+    HyperparameterError, StartError
+        For an empty grid, repeated points, names and numbers that are missing, unknown or senseless.
+    SweepError
+        If the results file belongs to another sweep (with what differs), the executor is shut down or broken, the scheduler does
+        not answer, or workers have other versions.
+    OutputError
+        If the results file cannot be written.
+    """
+    from quasistatic.sweeps.run import sweep as run
+
+    return run(
+        derive(rule, problem, time=time), grid, start, steps, trajectories, seeds,
+        executor=executor, results=results, progress=progress, retries=retries, options=options, **hyper,
+    )  # fmt: skip
+
+
+@overload
+def derive(rule: Rule, problem: None = None, *, time: str = ..., route: str = ...) -> Law: ...
+@overload
+def derive(rule: Rule, problem: Problem, *, time: str = ..., route: str = ...) -> SlowDynamics: ...
 
 
 @overload

@@ -50,12 +50,16 @@ OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are."""
+    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are.
+
+    ``unit`` is what 1 stands for where ratios to the theory are compared: the theory itself.
+    """
 
     quantity: str
     theory: float
     simulation: float
     error: float
+    unit: float = 1.0
 
     @property
     def z(self) -> float:
@@ -379,7 +383,7 @@ def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: flo
             # a ratio of sums: where the theory passes through zero, a mean of ratios would be meaningless
             ratio = float(run.squares[:, j].mean()) / expected
             spread_of_ratio = (run.squares[:, j] - ratio * run.variances[:, j]).std(ddof=1) / (expected * np.sqrt(N))
-            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, ratio, float(spread_of_ratio)))
+            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, ratio, float(spread_of_ratio), expected))
     return _Comparison(theory, run.u.mean(axis=1), error, tuple(rows))
 
 
@@ -403,7 +407,7 @@ def _extrapolated(full: _Comparison, half: _Comparison) -> _Comparison:
     rows = []
     for one, two in zip(full.variances, half.variances, strict=True):
         shift = 2 * (two.simulation - two.theory) - (one.simulation - one.theory)
-        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error))))
+        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error)), one.unit))
     return _Comparison(full.theory, full.theory + difference, error, tuple(rows))
 
 

@@ -209,9 +209,7 @@ def _is_polynomial(e: sp.Expr, of: tuple[sp.Symbol, sp.Symbol]) -> bool:
     return True
 
 
-def preconditioned_rule(
-    rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None, extra: tuple[sp.Symbol, ...] = ()
-) -> Preconditioned:
+def preconditioned_rule(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None, extra: tuple[sp.Symbol, ...] = ()) -> Preconditioned:
     """Freeze the slow states of a rule, and split what remains into a filter and a preconditioner.
 
     ``powers`` keeps the rule's powers base**t as frozen symbols instead of taking them to zero, and receives {symbol: base};
@@ -374,4 +372,14 @@ def frozen_rule(rule: Rule) -> Rule:
     return replace(rule, trace=Trace(t.parameter, t.queries, t.states, t.hyperparameters, None, (z, *new)), function=None)
 
 
-__all__ = ["Moments", "Preconditioned", "SlowState", "frozen_rule", "frozen_symbol", "frozen_update", "late_rule", "preconditioned_rule", "slow_states"]
+__all__ = [
+    "Moments",
+    "Preconditioned",
+    "SlowState",
+    "frozen_rule",
+    "frozen_symbol",
+    "frozen_update",
+    "late_rule",
+    "preconditioned_rule",
+    "slow_states",
+]

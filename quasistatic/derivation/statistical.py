@@ -323,7 +323,9 @@ class StatisticalResult(AdaptiveResult):
         return (
             *when.stability(make_filter(self.linear)),
             *when.assumptions(noisy, self.preconditioned.has_force),
-            when.Condition("kink", f"the gradient's fluctuation H V H stays far below the noise that smooths the {self.kink.kind}, Sigma_ii"),
+            when.Condition(
+                "kink", f"the gradient's fluctuation H V H stays far below the noise that smooths the {self.kink.kind}, Sigma_ii"
+            ),
             when.Condition("assumption", "the noise is Gaussian: the average over a kink depends on its joint law"),
         )
 

@@ -26,12 +26,17 @@ C, S = float(np.cos(ANGLE)), float(np.sin(ANGLE))
 
 def scalar_c(w: Workload) -> Runner:
     """C, one trajectory after the other."""
-    return lambda steps, trajectories, seed: reference.run(f"scalar_{w.name.lower()}", w.reference_numbers, w.start, steps, trajectories, seed)
+    return _compiled(w, "scalar")
 
 
 def simd_c(w: Workload) -> Runner:
     """C, SIMD across trajectories."""
-    return lambda steps, trajectories, seed: reference.run(f"simd_{w.name.lower()}", w.reference_numbers, w.start, steps, trajectories, seed)
+    return _compiled(w, "simd")
+
+
+def _compiled(w: Workload, kind: str) -> Runner:
+    name = f"{kind}_{w.name.lower()}"
+    return lambda steps, trajectories, seed: reference.run(name, w.reference_numbers, w.start, steps, trajectories, seed)
 
 
 def ours(w: Workload) -> Runner:

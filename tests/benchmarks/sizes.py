@@ -1,6 +1,6 @@
 """Cost per step against the size of the problem; one size per process: python tests/benchmarks/sizes.py valley 20
 
-Prints a JSON record: seconds to build the map and its source, seconds to compile it, nanoseconds of CPU time per trajectory-step.
+Prints a JSON record, all CPU time: seconds to build the map and its source, seconds to compile it, nanoseconds per trajectory-step.
 Kernels are compiled anew, in a cache folder of its own.
 """
 
@@ -35,17 +35,17 @@ def valley(n: int) -> Any:
 
 def measure(family: str, size: int) -> dict[str, float]:
     """Times of SGD on one problem."""
-    begin = time.perf_counter()
+    begin = time.process_time()
     if family == "valley":
         problem, numbers = valley(size), {"eta": 1e-3, "alpha": 0.125}
         start = np.array([1.0] + [0.0] * size)
     else:
         problem, numbers, start = workloads.factorization(size), {"eta": 1e-3, "sigma": 0.1}, workloads.factorization_start(size)
     step = unfold(qs.zoo.sgd, problem)
-    operations = step.lane_source.count("\n")
-    built = time.perf_counter()
+    lines = step.lane_source.count("\n")
+    built = time.process_time()
     lanes = Lanes(step, map_numbers(step, numbers), 0, 64)
-    compiled = time.perf_counter()
+    compiled = time.process_time()
     lanes.set_state(start)
     lanes.advance(200)
     runs, steps = [], 200
@@ -57,7 +57,7 @@ def measure(family: str, size: int) -> dict[str, float]:
             steps *= 4
         else:
             runs.append(seconds / steps / lanes.trajectories * 1e9)
-    return {"size": size, "lines": operations, "build_s": built - begin, "compile_s": compiled - built, "ns": float(np.median(runs))}
+    return {"size": size, "lines": lines, "build_s": built - begin, "compile_s": compiled - built, "ns": float(np.median(runs))}
 
 
 def measure_apart(family: str, size: int, limit: float) -> dict[str, float] | None:

@@ -100,7 +100,8 @@ def factorization_start(m: int) -> Array:
 def factorization(m: int) -> Any:
     """||U V^T - M||^2 with label noise, z = U then V, row-major, shapes (m, m).
 
-    A stand-in with what a simulation asks of a problem: its minima have no formula in U and V that one would want to write.
+    A stand-in with what a simulation asks of a problem, because a ``Problem`` needs a formula for its minima, and one in U and V
+    that is worth writing does not exist.
     """
     U, V = (sp.Matrix(m, m, [sp.Symbol(f"{n}{i}_{j}", real=True) for i in range(m) for j in range(m)]) for n in "UV")
     M = target(m)
@@ -138,8 +139,6 @@ WORKLOADS = {
         Workload(
             "W3", "Adam, valley at pi/6", adam, _eta(1e-3) | {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "alpha": 0.125}, _TILTED, (ANGLE,)
         ),
-        Workload(
-            "W4", "SGD, 5x5x5 factorization", qs.zoo.sgd, _eta(2e-3) | {"sigma": 0.3}, factorization_start(SIZE), tuple(target(SIZE).ravel())
-        ),
+        Workload("W4", "SGD, 5x5x5", qs.zoo.sgd, _eta(2e-3) | {"sigma": 0.3}, factorization_start(SIZE), tuple(target(SIZE).ravel())),
     )
 }

@@ -102,7 +102,7 @@ def _size_table(family: str, records: list[dict[str, float]], what: str, per: st
 
 def readme(text: str, data: dict[str, Any]) -> str:
     """The README with this run's table between the two comments."""
-    body = f"{BEGIN}\n\n{ratio_table(data)}\n\n{END}"
+    body = f"{BEGIN}\n\n{ratio_table(data)}\n\nMeasured in one run on {machine(data)}.\n\n{END}"
     changed, count = re.subn(f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: body, text, flags=re.DOTALL)
     if count != 1:
         raise ValueError(f"README.md needs {BEGIN} ... {END} once")

@@ -21,7 +21,7 @@ from sympy.core.function import AppliedUndef
 
 from quasistatic.derivation.reduction import Order
 from quasistatic.errors import OutputError, ParseError
-from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise, Noise
+from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise, Noise, SumNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule, Scaling, State, Trace
 from quasistatic.symbols import BlockMean, Mean
@@ -139,6 +139,8 @@ def _unrule(data: Mapping[str, Any]) -> Rule:
 def _noise(noise: Noise | None) -> Any:
     if noise is None:
         return None
+    if isinstance(noise, SumNoise):
+        return ["SumNoise", [_noise(p) for p in noise.parts]]
     values: dict[str, Any] = {}
     for f in fields(noise):  # type: ignore[arg-type]
         value = getattr(noise, f.name)
@@ -153,6 +155,8 @@ def _unnoise(data: Any) -> Noise | None:
     if data is None:
         return None
     name, values = data
+    if name == "SumNoise":
+        return SumNoise(tuple(p for p in map(_unnoise, values) if p is not None))
     if name not in _NOISES:
         raise ParseError(f"unknown noise model {name!r} in a saved problem")
     built: dict[str, Any] = {}

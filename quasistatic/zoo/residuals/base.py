@@ -100,6 +100,18 @@ class ResidualModel:
         """r(z), shape (n,)."""
         raise NotImplementedError
 
+    def jacobian(self, z: Array) -> Array:
+        """J (n, d)."""
+        raise NotImplementedError
+
+    def jvp(self, z: Array, w: Array) -> Array:
+        """J w, shape (n,)."""
+        raise NotImplementedError
+
+    def vjp(self, z: Array, c: Array) -> Array:
+        """J^T c, shape (d,)."""
+        raise NotImplementedError
+
     def hvp(self, z: Array, c: Array, w: Array) -> Array:
         """sum_j c_j (d^2 r_j / dz^2) w, shape (d,), summed over leading axes of c (..., n) and w (..., d)."""
         raise NotImplementedError

@@ -191,10 +191,14 @@ class Network(ResidualModel):
     # -- activations; slopes in terms of the value of the activation ---------------------------------------------------
 
     def _phi(self, s: Array) -> Array:
-        return np.asarray({"linear": lambda: s, "tanh": lambda: np.tanh(s), "relu": lambda: np.maximum(s, 0.0)}[self.activation]())
+        if self.activation == "tanh":
+            return np.tanh(s)
+        return np.maximum(s, 0.0) if self.activation == "relu" else s
 
-    def _slope(self, h: Array) -> Array | float:
-        return {"linear": lambda: 1.0, "tanh": lambda: 1 - h**2, "relu": lambda: (h > 0).astype(np.float64)}[self.activation]()
+    def _slope(self, h: Array) -> Array:
+        if self.activation == "tanh":
+            return 1 - h**2
+        return (h > 0).astype(np.float64) if self.activation == "relu" else np.ones_like(h)
 
     def _bend(self, h: Array) -> Array | float:
         """Second derivative of the activation."""
@@ -225,8 +229,7 @@ class Network(ResidualModel):
         parts[f"W{self.depth}"] = readout
         delta = np.broadcast_to(self.scale * a[f"W{self.depth}"], (n, K, self.widths[-2]))
         for layer in range(self.depth - 1, 0, -1):
-            slope = self._slope(h[layer])
-            delta = delta * (slope[:, None] if isinstance(slope, np.ndarray) else slope)
+            delta = delta * self._slope(h[layer])[:, None]
             parts[f"W{layer}"] = delta[..., None] * h[layer - 1][:, None, None, :]
             parts[f"b{layer}"] = delta
             delta = delta @ a[f"W{layer}"]

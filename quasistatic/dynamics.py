@@ -107,11 +107,12 @@ def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **op
 
 def load(path: str | Path) -> Any:
     """A result, law, report or ensemble from the file that its ``save`` wrote; nothing in it is executed."""
+    from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.storage import load as read
     from quasistatic.validate import Report, Row
 
-    return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble)})
+    return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble, ArrayEnsemble)})
 
 
 @overload

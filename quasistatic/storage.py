@@ -243,7 +243,7 @@ def _packed(thing: Any) -> dict[str, Any]:
         numbers = {f.name: _numbers(getattr(thing, f.name)) for f in fields(thing) if f.name not in ("rows", "informative")}
         rows = {n: [[r.quantity, r.theory, r.simulation, r.error] for r in getattr(thing, n)] for n in ("rows", "informative")}
         return {"kind": kind, **numbers, **rows}
-    if kind == "Ensemble":
+    if kind in ("Ensemble", "ArrayEnsemble"):
         return {"kind": kind, **{f.name: _numbers(getattr(thing, f.name)) for f in fields(thing)}}
     raise OutputError(f"{kind} cannot be saved; results, laws, reports and ensembles can.")
 
@@ -268,7 +268,7 @@ def load(path: str | Path, makers: Mapping[str, Callable[..., Any]]) -> Any:
     Parameters
     ----------
     makers:
-        The classes SlowDynamics, Law, Report, Row and Ensemble by name; they live in layers above this one.
+        The classes SlowDynamics, Law, Report, Row and the ensembles by name; they live in layers above this one.
 
     Raises
     ------
@@ -306,4 +306,6 @@ def _unpacked(data: dict[str, Any], makers: Mapping[str, Callable[..., Any]]) ->
         return makers[kind](**{**numbers, "coordinates": tuple(numbers["coordinates"])})
     if kind == "Ensemble":
         return makers[kind](**{**numbers, "parameters": tuple(numbers["parameters"])})
+    if kind == "ArrayEnsemble":
+        return makers[kind](**{**numbers, "shapes": {k: tuple(v) for k, v in numbers["shapes"].items()}})
     raise ParseError(f"unknown kind {kind!r} of saved thing")

@@ -16,10 +16,10 @@ from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.machine import Machine
 from quasistatic.model.rule import Rule
 from quasistatic.numeric import cache
+from quasistatic.numeric.arguments import Array, Progress, resolve_names, seed_number, whole
 from quasistatic.numeric.array_ensemble import ArrayEnsemble
 from quasistatic.numeric.array_kernel import RuleSource, advance_source, driver_source, rule_numbers, rule_source
 from quasistatic.numeric.array_noise import Draws, noise_constants, plan
-from quasistatic.numeric.arguments import Array, Progress, resolve_names, seed_number, whole
 from quasistatic.numeric.ensemble import record_steps
 from quasistatic.numeric.lanes import CHUNK_SECONDS
 from quasistatic.numeric.random import streams
@@ -222,6 +222,7 @@ def _kernel(problem: ArrayProblem, source: RuleSource, draws: Draws) -> Callable
     def pull(z: Array, c: Array) -> Array:
         return _returned(functions.vjp(z, c), shapes[1:], "vjp")
 
+    @np.errstate(over="ignore", invalid="ignore")  # shortly before a divergence; whether it is one is checked afterwards
     def advance(X: Array, S: Any, x: Array, h: Array, q: Array, first: int, last: int, n: int, b: int, *rest: Any) -> None:
         """The compiled loop once more, around functions that only Python can call."""
         rows, label, everywhere, normal, tangent = np.arange(b), *draws.kinds

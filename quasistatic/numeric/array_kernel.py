@@ -204,7 +204,7 @@ def driver_source(rule: RuleSource) -> str:
 def advance_source(rule: RuleSource, machine: Machine, batched: bool, kinds: tuple[bool, bool, bool, bool]) -> str:
     """Source of ``advance(X, S, x, h, q, first, last, n, b, room, means, block, counts, *data)``: iterations first+1 ... last.
 
-    It advances one trajectory: X (1+q, d) is its state, S (4,) its generator, x the normals of a step (with one more place for the spare half of a
+    It advances one trajectory: X (1+q, d) is its state, S (4,) its generator, x the normals of a step (with a place for the spare half of a
     pair), q the numbers factor, label, everywhere, normal, tangent; n and b the residuals of all and of one step, ``room``
     floats of working memory per residual.
     """

@@ -176,6 +176,17 @@ class ArraySimulator:
         raise SimulationDiverged(f"the simulation diverged: {what}. {self.remedy}", bad, None)
 
 
+def step_normals(seed: int, trajectory: int, steps: int, count: int) -> Array:
+    """The normals of the first ``steps`` iterations of a full-batch simulation that needs ``count`` of them in each, (steps, count)."""
+    draw = cache.load(driver_source(RuleSource("", 0))).normals
+    words = np.ascontiguousarray(streams(seed_number(seed), trajectory + 1)[:, trajectory])
+    found, buffer = np.empty((steps, count)), np.zeros(count + 1)
+    for step in range(steps):
+        draw(words, buffer, count, step)
+        found[step] = buffer[:count]
+    return found
+
+
 class _Numbers:
     """The run-time arguments of a kernel, apart from the state."""
 

@@ -19,8 +19,8 @@ from quasistatic.errors import HyperparameterError, QuasistaticError
 from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.noise import LabelNoise
 from quasistatic.model.rule import Rule
-from quasistatic.numeric.array_simulate import simulate_array
 from quasistatic.numeric.arguments import Progress
+from quasistatic.numeric.array_simulate import simulate_array
 from quasistatic.studies.least_squares import fit, project
 from quasistatic.validate import Row
 from quasistatic.zoo.residuals.network import Network
@@ -183,6 +183,7 @@ def run(
     record: int = 17,
     threads: int = 1,
     rule: Rule | None = None,
+    start: Array | None = None,
     progress: Progress | None = None,
     **hyper: Any,
 ) -> DigitsRun:
@@ -196,14 +197,18 @@ def run(
         Images of a step, drawn with replacement; None is the full batch.
     rule:
         An update rule with a hyperparameter eta; SGD by default.
+    start:
+        (trajectories, d) points to start from: the theory averages over an equilibrium about the manifold, which flat directions
+        take longer to reach than the steep ones; ``task.start`` itself by default.
     **hyper:
         Its other hyperparameters.
     """
     eta = rate * task.unit
+    options: dict[str, Any] = {"trajectories": trajectories, "seed": seed, "record": record, "threads": threads, "progress": progress}
+    first = task.start if start is None else start
     runs = simulate_array(
-        zoo.sgd if rule is None else rule, task.with_noise(sigma, batch), task.start, steps, trajectories=trajectories, seed=seed,
-        record=record, threads=threads, progress=progress, keep=True, eta=eta, **hyper,
-    )  # fmt: skip
+        zoo.sgd if rule is None else rule, task.with_noise(sigma, batch), first, steps, keep=True, eta=eta, **options, **hyper
+    )
     assert runs.records is not None
     points = project(task.functions, runs.records, PROJECTION)
     trace = np.array([[task.trace(z) for z in row] for row in points])

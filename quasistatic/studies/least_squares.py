@@ -24,11 +24,11 @@ def fit(functions: Residuals, z: Any, tolerance: float = 1e-12) -> Array:
     ProblemError
         Where it gets stuck, with the residual that it reached.
     """
-    z = np.array(z, dtype=np.float64)
+    z = np.asarray(z, dtype=np.float64).copy()
     r, damping, identity = functions.residuals(z), 1.0, np.eye(functions.count)
     for _ in range(LIMIT):
         if np.abs(r).max() < tolerance:
-            return z
+            return np.asarray(z)
         J = functions.jacobian(z)
         trial = z - J.T @ np.linalg.lstsq(J @ J.T + damping * identity, r, rcond=None)[0]
         left = functions.residuals(trial)

@@ -12,6 +12,7 @@ from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
 from quasistatic.derivation.statistical import StatisticalResult, has_kink
 from quasistatic.errors import HyperparameterError, ProblemError, RuleError
+from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from quasistatic.numeric.arguments import Progress
+    from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
@@ -137,6 +139,7 @@ def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **op
 
 def load(path: str | Path) -> Any:
     """A result, law, report, ensemble or sweep from the file that its ``save`` wrote; nothing in it is executed."""
+    from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.storage import load as read
     from quasistatic.sweeps import results
@@ -144,12 +147,25 @@ def load(path: str | Path) -> Any:
 
     if results.is_results(path):
         return results.read(path)
-    kinds = (SlowDynamics, AdaptiveDynamics, KineticDynamics, StatisticalDynamics, Law, AdaptiveLaw, Report, Row, Ensemble)
+    kinds = (SlowDynamics, AdaptiveDynamics, KineticDynamics, StatisticalDynamics, Law, AdaptiveLaw, Report, Row, Ensemble, ArrayEnsemble)
     return read(path, {c.__name__: c for c in kinds})
 
 
-def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
-    """Run the optimizer itself, an ensemble of trajectories; arguments as for :func:`quasistatic.numeric.simulate.simulate`."""
+@overload
+def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble: ...
+@overload
+def simulate(rule: Rule, problem: ArrayProblem, start: Any, steps: int, **options: Any) -> ArrayEnsemble: ...
+
+
+def simulate(rule: Rule, problem: Problem | ArrayProblem, start: Any, steps: int, **options: Any) -> Ensemble | ArrayEnsemble:
+    """Run the optimizer itself, an ensemble of trajectories; arguments as for :func:`quasistatic.numeric.simulate.simulate`.
+
+    For a problem given by array functions: :func:`quasistatic.numeric.array_simulate.simulate_array`.
+    """
+    if isinstance(problem, ArrayProblem):
+        from quasistatic.numeric.array_simulate import simulate_array
+
+        return simulate_array(rule, problem, start, steps, **options)
     from quasistatic.numeric.simulate import simulate as run
 
     return run(rule, problem, start, steps, **options)

@@ -28,7 +28,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CovarianceNoise", "HessianNoise", "HyperparameterError", "IsotropicNoise", "LabelNoise", "Law", "NoPotential", "OutputError",
-    "ParseError", "Problem", "ProblemError", "QuasistaticError", "Rule", "RuleError", "SimulationDiverged", "SlowDynamics", "SlowStateWarning",
+    "ParseError", "Problem", "ProblemError", "QuasistaticError", "Rule", "RuleError", "SimulationDiverged", "SlowDynamics",
+    "SlowStateWarning",
     "StartError", "SweepError", "SweepTable", "UnstableError", "ValidationFailed", "abs", "assert_agrees", "block_mean", "clip", "derive",
     "exp", "function", "load", "log", "maximum", "mean", "minimum", "optimizer", "sign", "simulate", "sqrt", "sweep", "symbols", "zoo",
 ]  # fmt: skip

@@ -25,7 +25,7 @@ from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.kernel import make_filter
 from quasistatic.derivation.reduction import combine
 from quasistatic.derivation.scaling import _order, continuous_rule
-from quasistatic.derivation.slow_states import Preconditioned, SlowState, preconditioned_rule
+from quasistatic.derivation.slow_states import Preconditioned, preconditioned_rule
 from quasistatic.derivation.structure import LinearRule, _tidy_matrix
 from quasistatic.errors import RuleError
 from quasistatic.model.rule import Scaling, Trace

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.result import SlowResult, require_distinct
 from quasistatic.errors import HyperparameterError, ProblemError, RuleError
+from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
+    from quasistatic.numeric.manifold.flow import ManifoldFlow
+    from quasistatic.numeric.manifold.preconditioned import Preconditioned
     from quasistatic.validate import Report
 
 
@@ -162,3 +165,32 @@ def derive(rule: Rule, problem: Problem | None = None, *, time: str = "iteration
     slow = SlowDynamics(rule, problem, time, route=route)
     _ = slow.linear
     return slow
+
+
+def manifold_flow(
+    rule: Rule | Preconditioned, problem: Problem | ArrayProblem, *, leading: str | None = None, **hyper: Any
+) -> ManifoldFlow:
+    """The slow dynamics in numbers, at points of a manifold that needs no chart: for curved manifolds in many parameters.
+
+    Parameters
+    ----------
+    rule:
+        A rule that is a linear filter of the gradient, or one behind a slowly moving diagonal preconditioner.
+    problem:
+        Residuals as array functions or expressions, or a problem with a chart. Noise: any model;
+        ``LabelNoise(sigma, batch=b)`` for minibatches drawn with replacement.
+    leading:
+        A hyperparameter in which the rule is taken to leading order; exact by default. That minibatches make the Jacobian
+        of a step random enters at the next order, and is then left out.
+    **hyper:
+        Every free hyperparameter of the rule and every constant of the problem.
+
+    Raises
+    ------
+    RuleError, ProblemError, HyperparameterError
+        If the theory does not cover the rule, the problem has no noise (or nothing drifts), the batch is larger than the
+        data, or a number is missing.
+    """
+    from quasistatic.numeric.manifold.flow import manifold_flow as make
+
+    return make(rule, problem, leading, hyper)

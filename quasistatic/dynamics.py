@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
@@ -108,15 +109,29 @@ def assert_agrees(slow: SlowDynamics, start: Mapping[Any, Any], steps: int, **op
 
 def load(path: str | Path) -> Any:
     """A result, law, report or ensemble from the file that its ``save`` wrote; nothing in it is executed."""
+    from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.storage import load as read
     from quasistatic.validate import Report, Row
 
-    return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble)})
+    return read(path, {c.__name__: c for c in (SlowDynamics, Law, Report, Row, Ensemble, ArrayEnsemble)})
 
 
-def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble:
-    """Run the optimizer itself, an ensemble of trajectories; arguments as for :func:`quasistatic.numeric.simulate.simulate`."""
+@overload
+def simulate(rule: Rule, problem: Problem, start: Mapping[Any, Any], steps: int, **options: Any) -> Ensemble: ...
+@overload
+def simulate(rule: Rule, problem: ArrayProblem, start: Any, steps: int, **options: Any) -> ArrayEnsemble: ...
+
+
+def simulate(rule: Rule, problem: Problem | ArrayProblem, start: Any, steps: int, **options: Any) -> Ensemble | ArrayEnsemble:
+    """Run the optimizer itself, an ensemble of trajectories; arguments as for :func:`quasistatic.numeric.simulate.simulate`.
+
+    For a problem given by array functions: :func:`quasistatic.numeric.array_simulate.simulate_array`.
+    """
+    if isinstance(problem, ArrayProblem):
+        from quasistatic.numeric.array_simulate import simulate_array
+
+        return simulate_array(rule, problem, start, steps, **options)
     from quasistatic.numeric.simulate import simulate as run
 
     return run(rule, problem, start, steps, **options)

@@ -78,6 +78,10 @@ class Noise:
         """The same model with ``factor`` times the covariance."""
         raise NotImplementedError
 
+    def __add__(self, other: Noise) -> SumNoise:
+        """Both at once, independent of each other."""
+        return SumNoise((self, other)) if isinstance(other, Noise) else NotImplemented
+
 
 def _strength(value: Any, what: str) -> sp.Expr:
     number = exact(value, what)
@@ -114,23 +118,27 @@ class HessianNoise(Noise):
 
 @dataclass(frozen=True)
 class IsotropicNoise(Noise):
-    """Sigma = sigma^2 I, or sigma^2 times the projector on the normal space (``normal_only=True``)."""
+    """Sigma = sigma^2 I, or sigma^2 times the projector on the normal space (``normal_only``) or tangent space (``tangent_only``)."""
 
     sigma: sp.Expr
     normal_only: bool = False
+    tangent_only: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", _strength(self.sigma, "IsotropicNoise: sigma"))
+        if self.normal_only and self.tangent_only:
+            raise HyperparameterError("IsotropicNoise: normal_only and tangent_only exclude each other; leave both out for all directions.")
 
     def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
         d = len(problem.parameters)
-        if not self.normal_only:
-            return sp.ImmutableMatrix(problem.chart.restrict(self.sigma) ** 2 * sp.eye(d))
+        strength = problem.chart.restrict(self.sigma) ** 2
+        if not self.normal_only and not self.tangent_only:
+            return sp.ImmutableMatrix(strength * sp.eye(d))
         T = problem.chart.tangent
         field = Field(list(T))
         t = field.matrix(T)
         projector = field.expressions(t * (t.transpose() * t).inv() * t.transpose())
-        return sp.ImmutableMatrix(problem.chart.restrict(self.sigma) ** 2 * (sp.eye(d) - projector))
+        return sp.ImmutableMatrix(strength * (projector if self.tangent_only else sp.eye(d) - projector))
 
     def free_factor(self, problem: Problem) -> Factor:
         if self.normal_only:
@@ -145,10 +153,10 @@ class IsotropicNoise(Noise):
         return set(self.sigma.free_symbols)
 
     def scaled(self, factor: Any) -> IsotropicNoise:
-        return IsotropicNoise(sp.sqrt(factor) * self.sigma, self.normal_only)
+        return IsotropicNoise(sp.sqrt(factor) * self.sigma, self.normal_only, self.tangent_only)
 
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> IsotropicNoise:
-        return IsotropicNoise(change(self.sigma), self.normal_only)
+        return IsotropicNoise(change(self.sigma), self.normal_only, self.tangent_only)
 
 
 @dataclass(frozen=True)
@@ -258,6 +266,49 @@ class LabelNoise(Noise):
 
     def map(self, change: Callable[[sp.Expr], sp.Expr]) -> LabelNoise:
         return LabelNoise(change(self.sigma), self.batch)
+
+
+@dataclass(frozen=True)
+class SumNoise(Noise):
+    """Independent noises at once, ``LabelNoise(sigma) + IsotropicNoise(tau, tangent_only=True)``: covariances add."""
+
+    parts: tuple[Noise, ...]
+
+    def __post_init__(self) -> None:
+        flat: list[Noise] = []
+        for part in self.parts:
+            flat += part.parts if isinstance(part, SumNoise) else [part]
+        object.__setattr__(self, "parts", tuple(flat))
+
+    def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
+        total = sp.zeros(len(problem.parameters))
+        for part in self.parts:
+            total += part.covariance(problem)
+        return sp.ImmutableMatrix(total)
+
+    def factor(self, problem: Problem) -> Factor:
+        assignments: list[tuple[sp.Symbol, sp.Expr]] = []
+        columns = []
+        for i, part in enumerate(self.parts):
+            factor = part.factor(problem)
+            names = {s: sp.Symbol(f"{s.name}_{i}", real=True) for s, _ in factor.assignments}
+            assignments += [(names[s], e.xreplace(names)) for s, e in factor.assignments]
+            columns.append(sp.Matrix(factor.matrix.xreplace(names)))
+        return Factor(tuple(assignments), sp.ImmutableMatrix(sp.Matrix.hstack(*columns)))
+
+    def check(self, problem: Problem) -> None:
+        for part in self.parts:
+            part.check(problem)
+
+    def require_additive(self) -> None:
+        for part in self.parts:
+            part.require_additive()
+
+    def scaled(self, factor: Any) -> SumNoise:
+        return SumNoise(tuple(p.scaled(factor) for p in self.parts))
+
+    def map(self, change: Callable[[sp.Expr], sp.Expr]) -> SumNoise:
+        return SumNoise(tuple(p.map(change) for p in self.parts))
 
 
 def pivots(sigma: sp.ImmutableMatrix, order: list[int]) -> list[int]:

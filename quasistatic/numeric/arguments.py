@@ -28,12 +28,16 @@ def resolve(rule: Rule, problem: Problem, given: Mapping[str, Any]) -> dict[str,
         For names that are missing, unknown, fixed in the rule, or used by the rule and the problem; for values that are
         not finite numbers, or negative where the symbol is not.
     """
-    free = rule.hyperparameters
-    _refuse_clash(rule, problem, free)
-    symbols = {**free, **{s.name: s for s in problem.constants}}
+    _refuse_clash(rule, problem, rule.hyperparameters)
+    return resolve_names(rule, problem.constants, [p.name for p in problem.parameters], given)
+
+
+def resolve_names(rule: Rule, constants: Iterable[sp.Symbol], parameters: Iterable[str], given: Mapping[str, Any]) -> dict[str, float]:
+    """Name to number of the rule's free hyperparameters and of ``constants``; ``parameters`` are names that are neither."""
+    symbols = {**rule.hyperparameters, **{s.name: s for s in constants}}
     for name in given:
         if name not in symbols:
-            raise HyperparameterError(_unknown(rule, problem, name, symbols))
+            raise HyperparameterError(_unknown(rule, parameters, name, symbols))
     missing = [n for n in symbols if n not in given]
     if missing:
         example = ", ".join(f"{n}=..." for n in missing)
@@ -51,10 +55,10 @@ def _refuse_clash(rule: Rule, problem: Problem, free: Mapping[str, sp.Symbol]) -
             )
 
 
-def _unknown(rule: Rule, problem: Problem, name: str, known: Mapping[str, sp.Symbol]) -> str:
+def _unknown(rule: Rule, parameters: Iterable[str], name: str, known: Mapping[str, sp.Symbol]) -> str:
     if name in rule.fixed:
         return f"{rule.name}: {name} is fixed at {rule.fixed[name]}; use {rule.name}.free({name!r}) to give it a value here."
-    if name in [p.name for p in problem.parameters]:
+    if name in parameters:
         return f"{name} is a parameter of the problem, not a hyperparameter: its start value goes into start={{{name}: ...}}."
     listed = ", ".join(known) or "none"
     return f"{rule.name}: {name} is neither a hyperparameter of the rule nor a constant of the problem ({listed}).{suggestion(name, known)}"

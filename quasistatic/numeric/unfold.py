@@ -9,7 +9,7 @@ import numpy as np
 import sympy as sp
 
 from quasistatic.errors import ProblemError, RuleError
-from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise
+from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise, SumNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule
 from quasistatic.numeric.arguments import Array
@@ -112,7 +112,8 @@ class _Unfolding:
 
     def strengths(self, noise: Noise) -> Noise:
         """The noise with strengths of 0 put in (a Cholesky factor would divide by them), other numbers taken out."""
-        lift = not isinstance(noise, CovarianceNoise)
+        parts = noise.parts if isinstance(noise, SumNoise) else (noise,)
+        lift = not any(isinstance(p, CovarianceNoise) for p in parts)
 
         def change(e: sp.Expr) -> sp.Expr:
             e = e.xreplace({s: sp.Integer(0) for s in e.free_symbols if s in self.problem.constants and s.name in self.silent})

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from quasistatic.manifold import ManifoldFlow
     from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
-    from quasistatic.numeric.manifold.flow import ManifoldFlow
     from quasistatic.numeric.manifold.preconditioned import Preconditioned
     from quasistatic.validate import Report
 
@@ -206,6 +206,6 @@ def manifold_flow(
         If the theory does not cover the rule, the problem has no noise (or nothing drifts), the batch is larger than the
         data, or a number is missing.
     """
-    from quasistatic.numeric.manifold.flow import manifold_flow as make
+    from quasistatic.manifold import ManifoldFlow
 
-    return make(rule, problem, leading, hyper)
+    return ManifoldFlow.make(rule, problem, leading, hyper)

@@ -102,7 +102,7 @@ def sampled_covariance(J, A, b, scale, batch, sigma):
 
     s' = A s + b G_batch z per coordinate, plus the label noise of the batch; J (n, d) with full row rank.
     """
-    n, d = J.shape
+    n = len(J)
     q = len(b)
     basis = np.linalg.svd(J, full_matrices=False)[2]  # the normal directions
     rows = J @ basis.T

@@ -141,10 +141,10 @@ class IsotropicNoise(Noise):
         return sp.ImmutableMatrix(strength * (projector if self.tangent_only else sp.eye(d) - projector))
 
     def free_factor(self, problem: Problem) -> Factor:
-        if self.normal_only:
+        if self.normal_only or self.tangent_only:
             raise ProblemError(
-                "IsotropicNoise(normal_only=True) needs the normal space at every iterate, which a problem without a chart has no formula"
-                " for: give minima=..., or take qs.LabelNoise or qs.HessianNoise."
+                "IsotropicNoise(normal_only or tangent_only) needs the normal space at every iterate, which a problem without a chart"
+                " has no formula for: give minima=..., or take qs.LabelNoise or qs.HessianNoise."
             )
         return Factor((), sp.ImmutableMatrix(self.sigma * sp.eye(len(problem.parameters))))
 
@@ -295,6 +295,10 @@ class SumNoise(Noise):
             assignments += [(names[s], e.xreplace(names)) for s, e in factor.assignments]
             columns.append(sp.Matrix(factor.matrix.xreplace(names)))
         return Factor(tuple(assignments), sp.ImmutableMatrix(sp.Matrix.hstack(*columns)))
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return {s for part in self.parts for s in part.free_symbols}
 
     def check(self, problem: Problem) -> None:
         for part in self.parts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import sympy as sp
@@ -33,42 +33,6 @@ from quasistatic.numeric.manifold.symbolic import symbolic_shape
 EULER_STEPS = 500
 #: Iterations of the slow states' equilibrium where it depends on itself.
 FIXED_POINT = 200
-
-
-def manifold_flow(
-    rule: Rule | Preconditioned, problem: Problem | ArrayProblem, leading: str | None, given: Mapping[str, Any]
-) -> ManifoldFlow:
-    """The flow of a rule on a problem, see :func:`quasistatic.manifold_flow`."""
-    if not isinstance(problem, (Problem, ArrayProblem)):
-        raise ProblemError(f"{problem!r} is not a problem: use qs.Problem, qs.Problem.from_residuals or qs.ArrayProblem.")
-    if not isinstance(rule, (Rule, Preconditioned)):
-        raise RuleError(f"{rule!r} is not an update rule: decorate the function with @qs.optimizer.")
-    noise = problem.require_noise()
-    values = _values(rule, problem, given)
-    if isinstance(rule, Rule):
-        linear = linear_rule(rule)
-        if linear is None:
-            raise RuleError(f"{rule.name} is not one linear filter for every coordinate, which manifold_flow needs.")
-        order = Order() if leading is None else Order(hyperparameter(rule, leading))
-        filter_, slow = LinearFilter(linear, values, order), None
-    else:
-        if leading is not None:
-            raise RuleError("leading=... belongs to the filter of a preconditioned rule: give LinearFilter(..., order=...).")
-        filter_, slow = rule.filter, rule
-    shape, scale, count = _shape(problem, values)
-    symbols = problem.parameters if isinstance(problem, Problem) else ()
-    model = NoiseModel(noise, scale, count, values, symbols, shape.size)
-    if model.batch is not None and _silent(noise, values):
-        raise ProblemError(
-            "nothing drifts at this order: where all residuals vanish, drawing minibatches makes no noise of its own; without label"
-            " noise (sigma = 0) there is no flow to print."
-        )
-    return ManifoldFlow(rule, problem, values, filter_, slow, shape, model, scale)
-
-
-def _silent(noise: Any, values: Mapping[str, float]) -> bool:
-    sigma = noise.sigma.xreplace({s: sp.Float(values[s.name], 17) for s in noise.sigma.free_symbols if s.name in values})
-    return bool(sigma == 0)
 
 
 def _values(rule: Rule | Preconditioned, problem: Problem | ArrayProblem, given: Mapping[str, Any]) -> dict[str, float]:
@@ -135,6 +99,35 @@ class ManifoldFlow:
         self._filter, self._slow, self._shape, self._noise, self._scale = filter_, slow, shape, noise, scale
         self._ones = np.ones(shape.size)
         self._rank: int | None = None
+
+    @classmethod
+    def make(cls, rule: Rule | Preconditioned, problem: Problem | ArrayProblem, leading: str | None, given: Mapping[str, Any]) -> Self:
+        """The flow of a rule on a problem, see :func:`quasistatic.manifold_flow`."""
+        if not isinstance(problem, (Problem, ArrayProblem)):
+            raise ProblemError(f"{problem!r} is not a problem: use qs.Problem, qs.Problem.from_residuals or qs.ArrayProblem.")
+        if not isinstance(rule, (Rule, Preconditioned)):
+            raise RuleError(f"{rule!r} is not an update rule: decorate the function with @qs.optimizer.")
+        noise = problem.require_noise()
+        values = _values(rule, problem, given)
+        if isinstance(rule, Rule):
+            linear = linear_rule(rule)
+            if linear is None:
+                raise RuleError(f"{rule.name} is not one linear filter for every coordinate, which manifold_flow needs.")
+            order = Order() if leading is None else Order(hyperparameter(rule, leading))
+            filter_, slow = LinearFilter(linear, values, order), None
+        else:
+            if leading is not None:
+                raise RuleError("leading=... belongs to the filter of a preconditioned rule: give LinearFilter(..., order=...).")
+            filter_, slow = rule.filter, rule
+        shape, scale, count = _shape(problem, values)
+        symbols = problem.parameters if isinstance(problem, Problem) else ()
+        model = NoiseModel(noise, scale, count, values, symbols, shape.size)
+        if model.batch is not None and model.silent:
+            raise ProblemError(
+                "nothing drifts at this order: where all residuals vanish, drawing minibatches makes no noise of its own; without label"
+                " noise (sigma = 0) there is no flow to print."
+            )
+        return cls(rule, problem, values, filter_, slow, shape, model, scale)
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{k}={v:g}" for k, v in self.values.items())
@@ -304,6 +297,28 @@ class ManifoldFlow:
         self._filter.require_stable(at.local.curvature, at.where)
         _ = at.core  # minibatches have a condition of their own
 
+    def sizes(self, z: Any) -> dict[str, float]:
+        """What the theory neglects at a point, by name; each number should be small against 1."""
+        here = self.start(z)
+        at = self._at(here)
+        drift, c = at.drift(), at.local.curvature
+        length = float(np.linalg.norm(drift))
+        found = {"fast variance / size of the point": float(at.covariance().diagonal().sum() / (here @ here))}
+        if length > 0:
+            # the drift's change along itself, which is what the path meets
+            h = 1e-4 * max(1.0, float(np.linalg.norm(here)))
+            ends = [self.drift(self.project(here + s * h * drift / length)) for s in (1, -1)]
+            found = {"slow rate / fast rate": float(np.linalg.norm(ends[0] - ends[1])) / (2 * h) / self._filter.fast_rate(c), **found}
+        if np.any(at.force()):
+            found["force per step"] = float(np.abs(at.force()).max())
+        return found
+
+    def equilibrium(self, z: Any, count: int, seed: int = 0) -> Array:
+        """States (count, 1 + q, d) of a linear rule at z, with their fast part across the manifold drawn from its equilibrium."""
+        if self._slow is not None:
+            raise RuleError(f"{self.rule.name} has slow states: its equilibrium is not that of a linear filter.")
+        return self._at(z).equilibrium(count, np.random.default_rng([seed_number(seed), 1]))
+
     # -- paths ---------------------------------------------------------------------------------------------------------
 
     def start(self, z: Any, slow: Any = None) -> Array:
@@ -454,8 +469,7 @@ class ManifoldFlow:
                 " no potential, and without a chart there is no test for one."
             )
         at = self._at(z)
-        strength = self._noise.alpha(at.z) if kind == "hessian" else self._noise.sigma(at.z) ** 2
-        total = trace_function(self._filter, at.local.curvature, strength, kind == "hessian")
+        total = trace_function(self._filter, at.local.curvature, self._noise.strength(at.z), kind == "hessian")
         if self._filter.linear.has_force:
             total -= self._filter.pull * float(at.z @ at.z) / 2 + self._filter.shift * float(at.z.sum())
         return total

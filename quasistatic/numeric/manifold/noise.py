@@ -9,7 +9,7 @@ import numpy as np
 import sympy as sp
 
 from quasistatic.errors import HyperparameterError, ProblemError
-from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise, Noise
+from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise, Noise, SumNoise
 from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.manifold.shape import Local, Shape
 
@@ -37,7 +37,73 @@ class Blocks:
 
 
 class NoiseModel:
-    """A noise model with numbers for its constants.
+    """The problem's noise with numbers for its constants; a sum of independent noises is a list of parts.
+
+    Parameters
+    ----------
+    noise, scale, count:
+        The model; the loss's factor of the sum of squares, and the number of residuals (0 without residuals).
+    values:
+        Name to number of its constants.
+    parameters:
+        Symbols of the parameters, which a strength may depend on; none for array problems.
+    size:
+        d.
+    """
+
+    def __init__(
+        self, noise: Noise, scale: float, count: int, values: Mapping[str, float], parameters: Sequence[sp.Symbol], size: int
+    ) -> None:
+        listed = noise.parts if isinstance(noise, SumNoise) else (noise,)
+        self.parts = [_Part(n, scale, count, values, parameters, size) for n in listed]
+        sampled = [p for p in self.parts if p.batch is not None]
+        if len(sampled) > 1:
+            raise ProblemError("two label noises with minibatches in one sum: every iteration draws one batch.")
+        self.sampled = sampled[0] if sampled else None
+
+    @property
+    def batch(self) -> int | None:
+        """Size of the minibatches; None for the full batch."""
+        return None if self.sampled is None else self.sampled.batch
+
+    @property
+    def proportional(self) -> str | None:
+        """ "hessian" or "isotropic" where the noise is a multiple of the Hessian or of the normal projector, by a constant."""
+        if len(self.parts) > 1 or self.sampled is not None or not self.parts[0].constant:
+            return None
+        noise = self.parts[0].noise
+        if isinstance(noise, (HessianNoise, LabelNoise)):
+            return "hessian"
+        return "isotropic" if isinstance(noise, IsotropicNoise) and not noise.tangent_only else None
+
+    def strength(self, z: Array) -> float:
+        """alpha of Hessian noise, sigma^2 of isotropic noise, where ``proportional`` says so."""
+        (part,) = self.parts
+        return part.alpha(z) if self.proportional == "hessian" else part.sigma(z) ** 2
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is sampling, but nothing that it could amplify."""
+        return all(p.constant and not np.any(p.strengths(np.zeros(0))) for p in self.parts)
+
+    def blocks(self, local: Local, z: Array, root: Array) -> Blocks:
+        """The noise at a point."""
+        found = [p.blocks(local, z, root) for p in self.parts]
+        if len(found) == 1:
+            return found[0]
+        flat = all(b.normal.ndim == 1 for b in found)
+        normal = sum(b.normal if flat or b.normal.ndim == 2 else np.diag(b.normal) for b in found)
+        crosses = [b.cross for b in found if b.cross is not None]
+        tangents = [b.tangent for b in found if b.tangent is not None]
+        return Blocks(np.asarray(normal), np.sum(crosses, axis=0) if crosses else None, np.hstack(tangents) if tangents else None)
+
+    def diagonal(self, shape: Shape, z: Array) -> Array:
+        """Sigma_ii, shape (d,)."""
+        return np.asarray(sum(p.diagonal(shape, z) for p in self.parts))
+
+
+class _Part:
+    """One noise model with numbers for its constants.
 
     Parameters
     ----------
@@ -69,14 +135,9 @@ class NoiseModel:
             )
 
     @property
-    def proportional(self) -> str | None:
-        """ "hessian" or "isotropic" where the noise is a multiple of the Hessian or of the normal projector, by a constant."""
-        constant = not any(e.free_symbols for e in self._at.expressions)
-        if not constant or self.batch is not None:
-            return None
-        if isinstance(self.noise, (HessianNoise, LabelNoise)):
-            return "hessian"
-        return "isotropic" if isinstance(self.noise, IsotropicNoise) else None
+    def constant(self) -> bool:
+        """Whether the strength does not depend on the point."""
+        return not any(e.free_symbols for e in self._at.expressions)
 
     def alpha(self, z: Array) -> float:
         """Factor of the Hessian in Sigma, for Hessian noise and for label noise."""
@@ -85,6 +146,10 @@ class NoiseModel:
             return float(strength)
         copies = 1.0 if self.batch is None else self._count / self.batch
         return float(2 * copies * self._scale * strength**2)
+
+    def strengths(self, z: Array) -> Array:
+        """The model's expressions in numbers."""
+        return self._at(z)
 
     def sigma(self, z: Array) -> float:
         """The strength sigma of label noise or of isotropic noise."""
@@ -97,12 +162,10 @@ class NoiseModel:
         plain = bool(np.all(root == 1))
         if isinstance(self.noise, IsotropicNoise):
             sigma = self.sigma(z)
-            if plain and self.noise.normal_only:
-                return Blocks(np.full(len(local.curvature), sigma**2))
             if plain:
                 W = local.normals
-                rest = np.eye(self.size) - W @ W.T
-                return Blocks(np.full(len(local.curvature), sigma**2), None, sigma * rest)
+                normal = np.full(len(local.curvature), 0.0 if self.noise.tangent_only else sigma**2)
+                return Blocks(normal, None, None if self.noise.normal_only else sigma * (np.eye(self.size) - W @ W.T))
         return _split(root[:, None] * self.factor(local, z, root), local.normals)
 
     def diagonal(self, shape: Shape, z: Array) -> Array:
@@ -111,7 +174,7 @@ class NoiseModel:
             return self.alpha(z) * shape.diagonal(z)
         if isinstance(self.noise, CovarianceNoise):
             return np.diag(self._at(z).reshape(self.size, self.size)).copy()
-        if isinstance(self.noise, IsotropicNoise) and not self.noise.normal_only:
+        if isinstance(self.noise, IsotropicNoise) and not (self.noise.normal_only or self.noise.tangent_only):
             return np.full(self.size, self.sigma(z) ** 2)
         ones = np.ones(self.size)
         return np.asarray(np.sum(self.factor(shape.local(z, ones), z, ones) ** 2, axis=1))
@@ -120,9 +183,11 @@ class NoiseModel:
         """C with C C^T = Sigma, shape (d, m)."""
         W = local.normals
         if isinstance(self.noise, IsotropicNoise):
-            if not self.noise.normal_only:
-                return self.sigma(z) * np.eye(self.size)
-            return self.sigma(z) * np.linalg.qr(W / root[:, None])[0]
+            Q = np.linalg.qr(W / root[:, None])[0]
+            if self.noise.normal_only:
+                return self.sigma(z) * Q
+            inside = Q @ Q.T if self.noise.tangent_only else np.zeros(1)
+            return np.asarray(self.sigma(z) * (np.eye(self.size) - inside))
         if isinstance(self.noise, CovarianceNoise):
             weights, vectors = np.linalg.eigh(self._at(z).reshape(self.size, self.size))
             keep = weights > NOTHING * max(weights[-1], 1e-300)

@@ -96,15 +96,12 @@ class PointReduction:
     @cached_property
     def core(self) -> Array:
         """A of the normal part V = W A W^T of the covariance: (rank,) where it is diagonal, else (rank, rank)."""
-        c = self.local.curvature
+        c, S = self.local.curvature, self.blocks.normal
         if self.noise.batch is not None and self.filter.order.symbol is None:  # sampling enters at the next order
             rows = self.local.residual_rows
             assert rows is not None
-            return response(
-                self.filter.kernel(c[:, None], c), rows, c / (2 * self.scale), self.scale, len(rows), self.noise.batch,
-                self.noise.sigma(self.z), self.where,
-            )  # fmt: skip
-        S = self.blocks.normal
+            source = np.diag(S) if S.ndim == 1 else S
+            return response(self.filter.kernel(c[:, None], c), source, rows, c / (2 * self.scale), self.scale, self.noise.batch, self.where)
         return self.filter.kernel(c, c) * S if S.ndim == 1 else self.filter.kernel(c[:, None], c) * S
 
     @property
@@ -170,6 +167,22 @@ class PointReduction:
         both = np.hstack([W, self.root[:, None] * fast])
         eye, none = np.eye(r), np.zeros((r, r))
         return LowRank(both, np.block([[core, eye], [eye, none]]), rest)
+
+    def equilibrium(self, count: int, stream: np.random.Generator) -> Array:
+        """States (count, 1 + q, d) at rest on the point with their part across the manifold drawn from its equilibrium."""
+        A, b, fixed = self.filter.iteration
+        c, n = self.local.curvature, len(b)
+        core = np.diag(self.core) if self.core.ndim == 1 else self.core
+        source = core / self.filter.kernel(c[:, None], c)
+        step = np.repeat(A[None], len(c), axis=0)
+        step[:, :, 0] += c[:, None] * b
+        pairs = np.einsum("iab,jcd->ijacbd", step, step).reshape(len(c), len(c), n * n, n * n)
+        X = np.linalg.solve(np.eye(n * n) - pairs, np.broadcast_to(np.kron(b, b)[:, None], (len(c), len(c), n * n, 1)))
+        joint = (X.reshape(len(c), len(c), n, n) * source[:, :, None, None]).transpose(2, 0, 3, 1).reshape(n * len(c), -1)
+        weights, vectors = np.linalg.eigh((joint + joint.T) / 2)
+        normals = stream.standard_normal((count, len(weights)))
+        fast = (normals @ (vectors * np.sqrt(np.clip(weights, 0, None))).T).reshape(count, n, len(c))
+        return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root)
 
     def second_moments(self, diagonal: Array) -> Array:
         """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; additive noise."""

@@ -24,39 +24,45 @@ DENSE = 160
 RESIDUAL = 1e-10
 
 
-def response(kernel: Array, rows: Array, gram: Array, scale: float, count: int, batch: int, sigma: float, where: str) -> Array:
+def response(kernel: Array, source: Array, rows: Array, gram: Array, scale: float, batch: int, where: str) -> Array:
     """The core A of V = W A W^T with sampled minibatches, shape (rank, rank).
 
     Parameters
     ----------
     kernel:
         K(lambda_i, lambda_j), (rank, rank).
+    source:
+        W^T Sigma W of the additive noise, label noise included, (rank, rank).
     rows, gram:
         Eigenvectors L (n, rank) of J S J^T and its nonzero eigenvalues (rank,).
-    scale, count, batch, sigma:
-        s, n, B and the label noise.
+    scale, batch:
+        s, B.
 
     Raises
     ------
     UnstableError
         If the second moment of the sampled iteration does not settle.
     """
+    count = len(rows)
     mix = 4 * scale**2 / batch
+    root = np.sqrt(gram)
     pair = gram[:, None] * gram
+    given = source / (root[:, None] * root)
     damped = kernel / (1 + mix * kernel * pair)
     weighted = damped * pair
 
-    def spread(w: Array) -> Array:
-        """diag(K M K) of the answer to N = Diag(w), shape (n,)."""
-        return np.asarray(np.sum((rows @ (weighted * (rows.T @ (w[:, None] * rows)))) * rows, axis=1))
+    def diagonal(noise: Array) -> Array:
+        """diag(K M K) of the answer to L^T N L, shape (n,)."""
+        return np.asarray(np.sum((rows @ (weighted * noise)) * rows, axis=1))
 
-    constant = mix * count * sigma**2
-    known = spread(np.full(count, constant))
-    found = _solve(spread, rows, weighted, mix * count, known)
-    core = damped * (rows.T @ ((mix * count * found + constant)[:, None] * rows))
+    def spread(w: Array) -> Array:
+        """The same for N = Diag(w)."""
+        return diagonal(rows.T @ (w[:, None] * rows))
+
+    found = _solve(spread, rows, weighted, mix * count, diagonal(given))
+    core = damped * (given + mix * count * (rows.T @ (found[:, None] * rows)))
     _require_positive(core, found, where)
-    root = np.sqrt(gram)
-    return root[:, None] * core * root
+    return np.asarray(root[:, None] * core * root)
 
 
 def _solve(spread: Callable[[Array], Array], rows: Array, weighted: Array, strength: float, known: Array) -> Array:

@@ -60,7 +60,11 @@ def test_leading_order_and_small_forces_agree_with_the_symbolic_route():
     rule = qs.zoo.heavy_ball.free("weight_decay").fix(mu="3/5")
     for leading in (None, "eta"):
         slow = qs.derive(rule, problem) if leading is None else qs.derive(rule, problem).leading(leading)
-        numbers = slow.subs({slow.symbols["eta"]: sp.Rational(1, 20), slow.symbols["weight_decay"]: sp.Rational(1, 1000)}) if leading is None else None
+        numbers = (
+            slow.subs({slow.symbols["eta"]: sp.Rational(1, 20), slow.symbols["weight_decay"]: sp.Rational(1, 1000)})
+            if leading is None
+            else None
+        )
         at = {x: sp.Rational(7, 10), slow.symbols["eta"]: sp.Rational(1, 20), slow.symbols["weight_decay"]: sp.Rational(1, 1000)}
         drift = float((slow.drift[0] if numbers is None else numbers.drift[0]).subs(at))
         T = np.array(problem.chart.tangent.subs(at), dtype=float).ravel()
@@ -76,13 +80,19 @@ def symbolic_factorization(noise, scale=1):
     W = sp.Matrix(3, 2, qs.symbols("w0:6"))
     _, z = factorization()
     M = (z[:4].reshape(2, 2) @ z[4:].reshape(3, 2).T).round(14)
-    residuals = [e for e in U * W.T - sp.Matrix(2, 3, [sp.Float(v, 17) for v in M.ravel()])]
+    residuals = list(U * W.T - sp.Matrix(2, 3, [sp.Float(v, 17) for v in M.ravel()]))
     return qs.Problem.from_residuals(residuals, noise=noise, scale=scale, parameters=(*U, *W))
 
 
 @pytest.mark.parametrize(
     "noise",
-    [qs.HessianNoise("1/3"), qs.LabelNoise("1/5"), qs.IsotropicNoise("1/7"), qs.IsotropicNoise("1/7", normal_only=True), qs.LabelNoise("1/5", batch=2)],
+    [
+        qs.HessianNoise("1/3"),
+        qs.LabelNoise("1/5"),
+        qs.IsotropicNoise("1/7"),
+        qs.IsotropicNoise("1/7", normal_only=True),
+        qs.LabelNoise("1/5", batch=2),
+    ],
     ids=["hessian", "label", "isotropic", "normal", "batch"],
 )
 def test_expressions_and_array_functions_agree(noise):

@@ -77,8 +77,9 @@ def validate_manifold(
     ]
     shown = Row("tr H at the end", trace, float(runs.traces.mean()), float(runs.traces.std(ddof=1) / np.sqrt(N)))
     provenance = {
-        "rule": rule.text, "problem": repr(problem), "hyperparameters": flow.values, "steps": steps, "trajectories": N, "seed": seed,
-        "versions": versions(),
+        "rule": rule.text, "rule_name": rule.name, "problem": repr(problem), "problem_name": problem.name, "time": "iteration",
+        "values": flow.values, "start": {"norm": float(np.linalg.norm(z0))}, "steps": steps, "trajectories": N, "seed": seed,
+        "extrapolate": False, "versions": versions(),
     }  # fmt: skip
     return Report(
         tuple(rows), (shown,), ("displacement along the flow",), times, (moved @ along)[:, None], simulated.mean(axis=1)[:, None],

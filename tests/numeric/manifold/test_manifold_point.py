@@ -221,6 +221,19 @@ def test_a_learning_rate_that_single_samples_do_not_survive():
         qs.manifold_flow(qs.zoo.sgd, problem, eta=eta).check(z)
 
 
+def test_independent_noises_add_up():
+    """Full-batch label noise and noise along the manifold: the drift of the one, the diffusion of the other."""
+    problem, z = factorization(noise=qs.LabelNoise("1/5") + qs.IsotropicNoise("1/4", tangent_only=True), scale=0.5)
+    both = qs.manifold_flow(qs.zoo.heavy_ball, problem, eta=0.02, mu=0.5)
+    label = qs.manifold_flow(qs.zoo.heavy_ball, problem.with_noise(qs.LabelNoise("1/5")), eta=0.02, mu=0.5)
+    assert both.terms(z).flatness == pytest.approx(label.drift(z), rel=1e-9, abs=1e-15)
+    J = problem.functions.jacobian(z)
+    P = np.eye(10) - np.linalg.pinv(J) @ J
+    assert both.diffusion(z) == pytest.approx(0.04**2 / 16 * P, abs=1e-14)
+    bend = [np.sum(P * np.stack([problem.functions.hvp(z, row, e) for e in np.eye(10)])) for row in np.eye(6)]
+    assert both.terms(z).ito == pytest.approx(-(0.04**2) / 32 * np.linalg.pinv(J) @ bend, abs=1e-14)
+
+
 def test_redundant_residuals():
     """A target of rank p: the Jacobian has rank p(m+n-p) everywhere, less than the number of residuals."""
     problem, z = factorization(4, 4, 2, noise=qs.LabelNoise(0.2), scale=1.0)

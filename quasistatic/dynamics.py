@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
     from pathlib import Path
 
+    from quasistatic.manifold import ManifoldFlow
     from quasistatic.numeric.arguments import Progress
     from quasistatic.numeric.array_ensemble import ArrayEnsemble
     from quasistatic.numeric.ensemble import Ensemble
     from quasistatic.numeric.flow import Flow
     from quasistatic.numeric.law import CompiledLaw
+    from quasistatic.numeric.manifold.preconditioned import Preconditioned
     from quasistatic.sweeps.grid import Grid, Steps
     from quasistatic.sweeps.table import SweepTable
     from quasistatic.validate import Report
@@ -320,3 +322,32 @@ def derive(
     slow = _dynamics(rule, problem, time, route, transient)
     _ = slow.linear
     return slow
+
+
+def manifold_flow(
+    rule: Rule | Preconditioned, problem: Problem | ArrayProblem, *, leading: str | None = None, **hyper: Any
+) -> ManifoldFlow:
+    """The slow dynamics in numbers, at points of a manifold that needs no chart: for curved manifolds in many parameters.
+
+    Parameters
+    ----------
+    rule:
+        A rule that is a linear filter of the gradient, or one behind a slowly moving diagonal preconditioner.
+    problem:
+        Residuals as array functions or expressions, or a problem with a chart. Noise: any model;
+        ``LabelNoise(sigma, batch=b)`` for minibatches drawn with replacement.
+    leading:
+        A hyperparameter in which the rule is taken to leading order; exact by default. That minibatches make the Jacobian
+        of a step random enters at the next order, and is then left out.
+    **hyper:
+        Every free hyperparameter of the rule and every constant of the problem.
+
+    Raises
+    ------
+    RuleError, ProblemError, HyperparameterError
+        If the theory does not cover the rule, the problem has no noise (or nothing drifts), the batch is larger than the
+        data, or a number is missing.
+    """
+    from quasistatic.manifold import ManifoldFlow
+
+    return ManifoldFlow.make(rule, problem, leading, hyper)

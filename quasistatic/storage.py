@@ -173,7 +173,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
     coordinates = given["coordinates"]
     residuals = problem.residuals
     return {
-        "loss": encode(problem.loss), "minima": _mapping(problem.minima), "noise": _noise(problem.noise),
+        "loss": encode(problem.loss), "minima": _mapping(problem.minima) if problem.has_chart else None, "noise": _noise(problem.noise),
         "parameters": [encode(p) for p in problem.parameters],
         "coordinates": None if coordinates is None else _mapping(coordinates),
         "blocks": [[encode(p) for p in block] for block in problem.blocks],
@@ -185,7 +185,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
 def _unproblem(data: Mapping[str, Any]) -> Problem:
     residuals = data["residuals"]
     return Problem(
-        decode(data["loss"]), _unmapping(data["minima"]), _unnoise(data["noise"]),
+        decode(data["loss"]), None if data["minima"] is None else _unmapping(data["minima"]), _unnoise(data["noise"]),
         parameters=[decode(p) for p in data["parameters"]],
         coordinates=None if data["coordinates"] is None else _unmapping(data["coordinates"]),
         blocks=[[decode(p) for p in block] for block in data["blocks"]], name=data["name"], examples=data["examples"],

@@ -339,9 +339,7 @@ class _KinkRelaxation:
         return self.relaxation(np.concatenate([states, self.scale(u, self.values)], axis=1))
 
 
-def _relaxation(
-    result: SlowResult, problem: Problem, values: Mapping[str, float], threads: int
-) -> Callable[[Array], Limit]:
+def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float], threads: int) -> Callable[[Array], Limit]:
     """The limit map of the rule without its small forces, which would carry every point on along the manifold."""
     rule: Rule = result.rule
     forced: LinearRule | Preconditioned | None = result.linear

@@ -41,7 +41,12 @@ class Noise:
         raise NotImplementedError
 
     def factor(self, problem: Problem) -> Factor:
-        """C(z) with C C^T = Sigma at the manifold point that belongs to z: what the simulation draws with."""
+        """C(z) with C C^T = Sigma at the manifold point that belongs to z: what the simulation draws with.
+
+        Where the manifold has no chart, Sigma at z itself: its change across the manifold is of higher order in the noise.
+        """
+        if not problem.has_chart:
+            return self.free_factor(problem)
         sigma = self.covariance(problem)
         back = dict(zip(problem.chart.coordinates, problem.chart.require_coordinate_map(), strict=True))
         back = {u: c for u, c in back.items() if u != c}
@@ -49,6 +54,15 @@ class Noise:
         named = [i for i, p in enumerate(problem.parameters) if p in problem.minima]
         columns = pivots(sigma, [*named, *(i for i in range(sigma.rows) if i not in named)])
         return cholesky(sp.Matrix(sigma.subs(back, simultaneous=True) if back else sigma), columns)
+
+    def free_factor(self, problem: Problem) -> Factor:
+        """C(z) on a problem whose manifold has no chart."""
+        raise NotImplementedError
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        """Symbols of the model's expressions."""
+        raise NotImplementedError
 
     def check(self, problem: Problem) -> None:
         """Raise ProblemError where the model does not fit the problem."""
@@ -88,6 +102,13 @@ class HessianNoise(Noise):
     def covariance(self, problem: Problem) -> sp.ImmutableMatrix:
         return sp.ImmutableMatrix(problem.chart.restrict(self.alpha) * problem.hessian)
 
+    def free_factor(self, problem: Problem) -> Factor:
+        return Factor((), sp.ImmutableMatrix(sp.sqrt(2 * problem.scale * self.alpha) * problem.residual_jacobian.T))
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return set(self.alpha.free_symbols)
+
     def scaled(self, factor: Any) -> HessianNoise:
         return HessianNoise(factor * self.alpha)
 
@@ -118,6 +139,18 @@ class IsotropicNoise(Noise):
         t = field.matrix(T)
         projector = field.expressions(t * (t.transpose() * t).inv() * t.transpose())
         return sp.ImmutableMatrix(strength * (projector if self.tangent_only else sp.eye(d) - projector))
+
+    def free_factor(self, problem: Problem) -> Factor:
+        if self.normal_only or self.tangent_only:
+            raise ProblemError(
+                "IsotropicNoise(normal_only or tangent_only) needs the normal space at every iterate, which a problem without a chart"
+                " has no formula for: give minima=..., or take qs.LabelNoise or qs.HessianNoise."
+            )
+        return Factor((), sp.ImmutableMatrix(self.sigma * sp.eye(len(problem.parameters))))
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return set(self.sigma.free_symbols)
 
     def scaled(self, factor: Any) -> IsotropicNoise:
         return IsotropicNoise(sp.sqrt(factor) * self.sigma, self.normal_only, self.tangent_only)
@@ -153,7 +186,7 @@ class CovarianceNoise(Noise):
             raise ProblemError(
                 f"CovarianceNoise: the matrix is {self.matrix.rows}x{self.matrix.cols}, the problem has {d} parameters ({names})."
             )
-        sigma = self.covariance(problem)
+        sigma = self.covariance(problem) if problem.has_chart else self.matrix
         field = Field(list(sigma))
         for i in range(d):
             for j in range(i):
@@ -171,6 +204,13 @@ class CovarianceNoise(Noise):
                     f"CovarianceNoise is not positive semidefinite: {sigma.tolist()} has the eigenvalue {values[0]:.3g}"
                     f" in the direction ({direction}) at a sampled point."
                 )
+
+    def free_factor(self, problem: Problem) -> Factor:
+        return cholesky(sp.Matrix(self.matrix), pivots(self.matrix, list(range(self.matrix.rows))))
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return set(self.matrix.free_symbols)
 
     def scaled(self, factor: Any) -> CovarianceNoise:
         return CovarianceNoise(factor * self.matrix)
@@ -217,6 +257,10 @@ class LabelNoise(Noise):
         self.require_additive()
         return Factor((), sp.ImmutableMatrix(2 * problem.scale * self.sigma * problem.residual_jacobian.T))
 
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return set(self.sigma.free_symbols)
+
     def scaled(self, factor: Any) -> LabelNoise:
         return LabelNoise(sp.sqrt(factor) * self.sigma, self.batch)
 
@@ -251,6 +295,10 @@ class SumNoise(Noise):
             assignments += [(names[s], e.xreplace(names)) for s, e in factor.assignments]
             columns.append(sp.Matrix(factor.matrix.xreplace(names)))
         return Factor(tuple(assignments), sp.ImmutableMatrix(sp.Matrix.hstack(*columns)))
+
+    @property
+    def free_symbols(self) -> set[sp.Symbol]:
+        return {s for part in self.parts for s in part.free_symbols}
 
     def check(self, problem: Problem) -> None:
         for part in self.parts:

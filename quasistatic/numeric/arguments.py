@@ -42,14 +42,14 @@ def resolve_names(rule: Rule, constants: Iterable[sp.Symbol], parameters: Iterab
     if missing:
         example = ", ".join(f"{n}=..." for n in missing)
         raise HyperparameterError(f"{rule.name}: no value for {', '.join(missing)}; add {example}.")
-    values = {n: _value(n, s, given[n]) for n, s in symbols.items()}
+    values = {n: number_of(n, s, given[n]) for n, s in symbols.items()}
     for name in rule.hyperparameters:
         rule.trace.require_weight(rule.name, name, values[name])
     return values
 
 
 def _refuse_clash(rule: Rule, problem: Problem, free: Mapping[str, sp.Symbol]) -> None:
-    used = [*problem.parameters, *problem.chart.coordinates, *problem.constants]
+    used = [*problem.parameters, *problem.coordinates, *problem.constants]
     for symbol in used:
         if symbol.name in free:
             raise HyperparameterError(
@@ -67,7 +67,8 @@ def _unknown(rule: Rule, parameters: Iterable[str], name: str, known: Mapping[st
     return f"{rule.name}: {name} is neither a hyperparameter of the rule nor a constant of the problem ({listed}).{suggestion(name, known)}"
 
 
-def _value(name: str, symbol: sp.Symbol, value: Any) -> float:
+def number_of(name: str, symbol: sp.Symbol, value: Any) -> float:
+    """A finite float, not negative where the symbol is not; HyperparameterError otherwise."""
     number = exact(value, name)
     if not number.is_number or not number.is_real:
         raise HyperparameterError(f"{name}: {value} is not a real number.")

@@ -55,7 +55,7 @@ class _Unfolding:
         self.block = {p: b for b, block in enumerate(problem.blocks) for p in block}
 
     def run(self) -> StochasticMap:
-        require_closed([self.problem.loss, *self.problem.chart.embedding], "problem")
+        require_closed([self.problem.loss, *(self.problem.chart.embedding if self.problem.has_chart else ())], "problem")
         for query in self.rule.trace.queries:
             self.ask(query)
         shared = self.shared_symbols()

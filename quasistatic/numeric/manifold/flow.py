@@ -20,6 +20,7 @@ from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import Array, Progress, number_of, point, resolve, seed_number, whole
 from quasistatic.numeric.ensemble import record_steps
 from quasistatic.numeric.manifold import project as onto
+from quasistatic.numeric.manifold.adaptive import preconditioned_numbers
 from quasistatic.numeric.manifold.kernels import LinearFilter
 from quasistatic.numeric.manifold.noise import NoiseModel
 from quasistatic.numeric.manifold.paths import ManifoldEnsemble, ManifoldTrajectory
@@ -109,7 +110,13 @@ class ManifoldFlow:
             raise RuleError(f"{rule!r} is not an update rule: decorate the function with @qs.optimizer.")
         noise = problem.require_noise()
         values = _values(rule, problem, given)
-        if isinstance(rule, Rule):
+        if isinstance(rule, Rule) and any(s.slow for s in rule.trace.states):
+            slow: Preconditioned | None = preconditioned_numbers(
+                rule, problem, values, Order() if leading is None else Order(hyperparameter(rule, leading))
+            )
+            assert slow is not None
+            filter_ = slow.filter
+        elif isinstance(rule, Rule):
             linear = linear_rule(rule)
             if linear is None:
                 raise RuleError(f"{rule.name} is not one linear filter for every coordinate, which manifold_flow needs.")

@@ -17,7 +17,6 @@ import numpy as np
 import sympy as sp
 from sympy.polys.matrices import DomainMatrix
 
-from quasistatic.algebra.equations import solve_field
 from quasistatic.algebra.field import is_zero
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation import potential, separable
@@ -67,7 +66,19 @@ class PreconditionedReduction(Reduction):
         """lambda K(lambda, lambda), which has no pole, and h^-1 Sff, which is short for noise in proportion to the Hessian."""
         diagonal, g = kernel.on_diagonal(), self.geometry
         grown = Rational2(diagonal.numer * diagonal.ring.gens[-2], diagonal.denom, diagonal.meaning).reduced
-        return grown, g._reduced(solve_field(g.h, g.Sff))
+        return grown, g.noise_over_h
+
+    def pulled_variance(self) -> sp.Matrix:
+        """V H with V_ij = K(lambda_i, lambda_j) Sigma_ij for all pairs but tangent-tangent, (d, d)."""
+        g = self.geometry
+        kernel = self.filter.kernel
+        pull = g._reduced(g.H * g.N)
+        total = sp.zeros(*g.H.shape)
+        if g.has_normal_noise:
+            total += self._folded(self._normal_sum(self.order.kernel(kernel)), g.N, pull)
+        if g.has_cross_noise:
+            total += self._folded(self._cross_sum(self.order.kernel(kernel.at_zero())), g.T, pull)
+        return total
 
     def gradient_moments(self) -> list[sp.Expr]:
         """(H V H)_ii, the mean square of the loss's own gradient at equilibrium, as functions of the frozen S."""
@@ -309,7 +320,7 @@ class AdaptiveResult(SlowResult):
     def noise_moments(self) -> tuple[sp.Expr, ...]:
         """Sigma_ii on the manifold; 0 exactly where it vanishes identically."""
         sigma = self.problem.covariance
-        return tuple(_with_sines(combine(sigma[i, i])) for i in range(sigma.rows))
+        return tuple(with_sines(combine(sigma[i, i])) for i in range(sigma.rows))
 
     @cached_property
     def _second_moments(self) -> tuple[sp.Expr, ...]:
@@ -445,7 +456,7 @@ class AdaptiveResult(SlowResult):
         found = []
         for i in range(H.rows):
             members = [i] if node is None else mean_members(self.problem, node, i)
-            found.append(_with_sines(combine(sum(H[j, j] for j in members) / len(members))))
+            found.append(with_sines(combine(sum(H[j, j] for j in members) / len(members))))
         return found
 
     def _force_potential(self) -> sp.Expr:
@@ -598,7 +609,7 @@ class AdaptiveResult(SlowResult):
         return when.fast_rate(make_filter(self.linear), self.curvatures({**values, **point}).tolist(), values)
 
 
-def _with_sines(e: sp.Expr) -> sp.Expr:
+def with_sines(e: sp.Expr) -> sp.Expr:
     """(1 - cos)(1 + cos) in a product written sin^2, whose root is |sin|."""
     factors = list(sp.Mul.make_args(e))
     for c in e.atoms(sp.cos):

@@ -149,8 +149,8 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 "memory",
-                "the momentum forgets fast against the drift (an average of weight beta1: 1 - beta1 >> eta^2); where it does not, its energy"
-                " is slow too and relaxes at the momentum's own rate (kinetic closure)",
+                "the momentum forgets fast against the drift (an average of weight beta1: 1 - beta1 >> eta^2); where it does not, its"
+                " energy is slow too and relaxes at the momentum's own rate (kinetic closure)",
             )
         )
     return tuple(found)

@@ -25,7 +25,7 @@ from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.kernel import make_filter
 from quasistatic.derivation.reduction import combine
 from quasistatic.derivation.scaling import _order, continuous_rule
-from quasistatic.derivation.slow_states import Preconditioned, SlowState, preconditioned_rule
+from quasistatic.derivation.slow_states import Preconditioned, preconditioned_rule
 from quasistatic.derivation.structure import LinearRule, _tidy_matrix
 from quasistatic.errors import RuleError
 from quasistatic.model.rule import Scaling, Trace
@@ -199,7 +199,10 @@ class KineticResult(AdaptiveResult):
 
     @cached_property
     def conditions(self) -> tuple[when.Condition, ...]:
-        found = (*when.stability(make_filter(self.linear)), *when.assumptions(self.geometry.has_tangent_noise, self.preconditioned.has_force))
+        found = (
+            *when.stability(make_filter(self.linear)),
+            *when.assumptions(self.geometry.has_tangent_noise, self.preconditioned.has_force),
+        )
         if len(self.preconditioned.powers) > 1:
             found += (
                 when.Condition(
@@ -235,7 +238,9 @@ class KineticResult(AdaptiveResult):
 
     def _inward(self, scaling: Scaling) -> tuple[dict[sp.Symbol, sp.Expr], dict[sp.Symbol, sp.Symbol]]:
         """Own symbols to scaled ones with powers of e, and slow state to scaled slow state."""
-        inward = {s: scaling.values[n] for n, s in self.rule.trace.hyperparameters.items() if n in scaling.values and n not in self.rule.fixed}
+        inward = {
+            s: scaling.values[n] for n, s in self.rule.trace.hyperparameters.items() if n in scaling.values and n not in self.rule.fixed
+        }
         positive = {c: sp.Symbol(c.name, positive=True) for v in inward.values() for c in v.free_symbols}
         inward = {s: v.xreplace(positive) for s, v in inward.items()}
         slow: dict[sp.Symbol, sp.Symbol] = {}

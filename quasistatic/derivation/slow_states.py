@@ -209,10 +209,11 @@ def _is_polynomial(e: sp.Expr, of: tuple[sp.Symbol, sp.Symbol]) -> bool:
     return True
 
 
-def preconditioned_rule(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None) -> Preconditioned:
+def preconditioned_rule(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None, extra: tuple[sp.Symbol, ...] = ()) -> Preconditioned:
     """Freeze the slow states of a rule, and split what remains into a filter and a preconditioner.
 
-    ``powers`` keeps the rule's powers base**t as frozen symbols instead of taking them to zero, and receives {symbol: base}.
+    ``powers`` keeps the rule's powers base**t as frozen symbols instead of taking them to zero, and receives {symbol: base};
+    ``extra`` are further symbols that belong to the preconditioner.
 
     Raises
     ------
@@ -236,7 +237,7 @@ def preconditioned_rule(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = No
     fixed, left = _eigenvectors(A0)
     force = (A - A0) * fixed
     A0, b0, force, shift, fixed, left = (_tidy_matrix(m.xreplace(values)) for m in (A0, b0, force, shift, fixed, left))
-    frozen = {s.symbol for s in slow} | set(means) | set(powers or ())
+    frozen = {s.symbol for s in slow} | set(means) | set(powers or ()) | set(extra)
     gain = normal(-(left.T * b0)[0])
     if gain == 0:
         raise RuleError(f"{rule.name}: a gradient kick has no lasting effect (the gain is zero), so it does not descend.")
@@ -371,4 +372,14 @@ def frozen_rule(rule: Rule) -> Rule:
     return replace(rule, trace=Trace(t.parameter, t.queries, t.states, t.hyperparameters, None, (z, *new)), function=None)
 
 
-__all__ = ["Moments", "Preconditioned", "SlowState", "frozen_rule", "frozen_symbol", "frozen_update", "late_rule", "preconditioned_rule", "slow_states"]
+__all__ = [
+    "Moments",
+    "Preconditioned",
+    "SlowState",
+    "frozen_rule",
+    "frozen_symbol",
+    "frozen_update",
+    "late_rule",
+    "preconditioned_rule",
+    "slow_states",
+]

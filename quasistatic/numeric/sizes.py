@@ -30,8 +30,9 @@ def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[s
         shift = np.zeros_like(u)
         shift[i] = step
         jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) / (2 * step))
-    # slow states in units of themselves: they and the coordinates have no unit in common (positive symbols are slow states')
-    units = np.array([here[c.name] if c.is_positive and c not in result.coordinates and here[c.name] > 0 else 1.0 for c in result.slow_state])
+    # slow states (the positive symbols) in units of themselves: they have no unit in common with the coordinates
+    own = [c.is_positive and c not in result.coordinates for c in result.slow_state]
+    units = np.where(own & (u > 0), u, 1.0)
     slow = float(np.linalg.norm(np.array(jacobian) * np.outer(units, 1 / units), 2))
     sizes = {"slow rate / fast rate": slow / result.fast_rate(flow.values, here), "|d4 f| V / |d2 f|": _oscillation(result, flow, here)}
     if isinstance(result, AdaptiveResult):

@@ -31,7 +31,7 @@ def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[s
         shift[i] = step
         jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) / (2 * step))
     # slow states (the positive symbols) in units of themselves: they have no unit in common with the coordinates
-    own = [c.is_positive and c not in result.coordinates for c in result.slow_state]
+    own = np.array([bool(c.is_positive) and c not in result.coordinates for c in result.slow_state])
     units = np.where(own & (u > 0), u, 1.0)
     slow = float(np.linalg.norm(np.array(jacobian) * np.outer(units, 1 / units), 2))
     sizes = {"slow rate / fast rate": slow / result.fast_rate(flow.values, here), "|d4 f| V / |d2 f|": _oscillation(result, flow, here)}

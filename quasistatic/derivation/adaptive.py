@@ -383,7 +383,7 @@ class AdaptiveResult(SlowResult):
         if strength is not None and self._fluctuation_is_small:
             try:
                 return self._separable_potential(strength) + force
-            except potential.NoClosedForm:
+            except NoPotential:  # S is not a function of one second moment: the one-form decides
                 pass
         drift = self.terms.flatness + self.terms.correlation
         omega = -(sp.Matrix(self.metric) * sp.Matrix(drift))

@@ -241,7 +241,7 @@ def _packed(thing: Any) -> dict[str, Any]:
         return {"kind": kind, "rule": _rule(thing.rule), "time": thing.time_kind, "leading": _name(thing.order)}
     if kind == "Report":
         numbers = {f.name: _numbers(getattr(thing, f.name)) for f in fields(thing) if f.name not in ("rows", "informative")}
-        rows = {n: [[r.quantity, r.theory, r.simulation, r.error] for r in getattr(thing, n)] for n in ("rows", "informative")}
+        rows = {n: [[r.quantity, r.theory, r.simulation, r.error, r.unit] for r in getattr(thing, n)] for n in ("rows", "informative")}
         return {"kind": kind, **numbers, **rows}
     if kind in ("Ensemble", "ArrayEnsemble"):
         return {"kind": kind, **{f.name: _numbers(getattr(thing, f.name)) for f in fields(thing)}}

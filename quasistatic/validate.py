@@ -15,9 +15,14 @@ import numpy.typing as npt
 import sympy as sp
 from scipy.integrate import solve_ivp
 
+from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.result import SlowResult
+from quasistatic.derivation.slow_states import Preconditioned, frozen_rule, late_rule
+from quasistatic.derivation.structure import LinearRule
 from quasistatic.errors import HyperparameterError, RuleError, UnstableError, ValidationFailed
 from quasistatic.model.problem import Problem
+from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import Progress, point, resolve, seed_number, whole
 from quasistatic.numeric.flow import Flow, compile_flow
 from quasistatic.numeric.relax import Relaxation
@@ -45,12 +50,16 @@ OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are."""
+    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are.
+
+    ``unit`` is what 1 stands for where ratios to the theory are compared: the theory itself.
+    """
 
     quantity: str
     theory: float
     simulation: float
     error: float
+    unit: float = 1.0
 
     @property
     def z(self) -> float:
@@ -149,7 +158,8 @@ def validate(
     Parameters
     ----------
     start:
-        Every coordinate of the manifold (symbol or name) to a number.
+        Every coordinate of the manifold (symbol or name) to a number. Slow states (``"v_x"``) may be given too; those that
+        are not start at their equilibrium. A rule with bias corrections is run without them: the theory is for late times.
     steps:
         Iterations of the rule.
     extrapolate:
@@ -167,17 +177,28 @@ def validate(
     SimulationDiverged
         If a trajectory stops being finite.
     """
+    if isinstance(result, KineticResult):
+        raise RuleError(
+            "the continuous form of a rule with slow states is the papers' leading order; validate the map itself:"
+            f" qs.derive({result.rule.name}, problem).validate(...)."
+        )
     values = resolve(result.rule, result.problem, hyper)
-    u0 = point(start, result.coordinates, "coordinate")
+    result.check(values, None)
+    u0 = point(result.complete(values, start), result.slow_state, "coordinate")
     steps, trajectories, record = whole(steps, "steps"), whole(trajectories, "trajectories", FEWEST), whole(record, "record")
     seed = seed_number(seed)
-    here = {c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}
+    here = {c.name: float(v) for c, v in zip(result.slow_state, u0, strict=True)}
     result.check(values, here)
     flow = compile_flow(result, values)
     sizes = measure(result, flow, here)
     require_separation(sizes, {**values, **here})
     if extrapolate and result.linear is not None and result.linear.has_force:
         raise HyperparameterError("extrapolate=True halves the noise, but a small force (weight decay) acts beside it and does not halve.")
+    if extrapolate and isinstance(result, AdaptiveResult):
+        raise HyperparameterError(
+            "extrapolate=True halves the noise, but a preconditioner follows the noise: compare two learning rates at equal eta^2*steps"
+            " and (1 - beta2)/eta^2 instead."
+        )
     total = steps * (3 if extrapolate else 1)
     if extrapolate:
         assert result.problem.noise is not None
@@ -190,7 +211,7 @@ def validate(
     full = _simulate(
         result, result.problem, flow, values, u0, steps, trajectories, seed, record, threads, 1.0, _part(progress, total - steps, total)
     )
-    names = tuple(c.name for c in result.coordinates)
+    names = tuple(c.name for c in result.slow_state)
     one = _compare(result, flow, full, seed, 1.0)
     informative: tuple[Row, ...] = ()
     if extrapolate:
@@ -226,19 +247,38 @@ def _part(progress: Progress | None, offset: int, total: int) -> Progress | None
 
 def equilibrium_states(result: SlowResult, flow: Flow, u0: Array, trajectories: int, seed: int, strength: float = 1.0) -> Array:
     """States (N, n) at the manifold point u0 with the fast part drawn from its equilibrium (normal, a stream of its own)."""
-    rest = result.rest(flow.values, {c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)})
+    rest = result.rest(flow.values, {c.name: float(v) for c, v in zip(result.slow_state, u0, strict=True)})
     covariance = strength * flow.covariance(u0)
     weights, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     factor = vectors * np.sqrt(np.clip(weights, 0, None))
     normals = np.random.default_rng([seed, 1]).standard_normal((trajectories, len(rest)))
-    return np.asarray(rest + normals @ factor.T, dtype=np.float64)
+    fast = np.asarray(rest + normals @ factor.T, dtype=np.float64)
+    return fast if not isinstance(result, AdaptiveResult) else _with_slow_states(result, fast, u0)
+
+
+def _with_slow_states(result: AdaptiveResult, fast: Array, u0: Array) -> Array:
+    """States in the rule's order: the fast ones, and the slow ones at their values in u0."""
+    if result.mode != "coupled":
+        raise RuleError("states need values of the slow states; an adiabatic result has none.")
+    d, N = len(result.problem.parameters), len(fast)
+    slow = u0[len(result.coordinates) :].reshape(-1, d)
+    parts, fast_rows, slow_rows = [fast[:, :d]], 1, 0
+    for state in result.rule.trace.states:
+        if state.slow:
+            parts.append(np.broadcast_to(slow[slow_rows], (N, d)))
+            slow_rows += 1
+        else:
+            parts.append(fast[:, fast_rows * d : (fast_rows + 1) * d])
+            fast_rows += 1
+    return np.concatenate(parts, axis=1)
 
 
 def _simulate(
     result: SlowResult, problem: Problem, flow: Flow, values: Mapping[str, float], u0: Array, steps: int, trajectories: int, seed: int,
     record: int, threads: int, strength: float, progress: Progress | None,
 ) -> _Run:  # fmt: skip
-    simulator = Simulator(result.rule, problem, values, seed, trajectories, threads)
+    rule = late_rule(result.rule)
+    simulator = Simulator(rule, problem, values, seed, trajectories, threads)
     simulator.set_state(equilibrium_states(result, flow, u0, trajectories, seed, strength))
     relax = _relaxation(result, problem, values, threads)
     d = len(problem.parameters)
@@ -256,12 +296,12 @@ def _simulate(
             if target > before:
                 simulator.advance(int(target) - before, shown)
             states = simulator.states
-            u = relax(states).coordinates
+            u = _slow_point(result, relax(states).coordinates, states)
             us.append(u)
             done.append(int(target))
             if target >= WARM_UP * steps:
                 variances.append(strength * np.einsum("nii->ni", flow.covariance(u))[:, :d])
-                squares.append((states[:, :d] - embed(u)) ** 2)
+                squares.append((states[:, :d] - embed(u[:, : len(result.coordinates)])) ** 2)
     except KeyboardInterrupt:
         if len(us) < 2:
             raise
@@ -271,18 +311,30 @@ def _simulate(
     return _Run(np.array(done, dtype=np.int64), np.array(us), mean_square, mean_variance, interrupted)
 
 
+def _slow_point(result: SlowResult, u: Array, states: Array) -> Array:
+    """Coordinates (N, k) and behind them the slow states, from the rule's states (N, n)."""
+    if not isinstance(result, AdaptiveResult):
+        return u
+    d = len(result.problem.parameters)
+    slow = [states[:, (1 + i) * d : (2 + i) * d] for i, s in enumerate(result.rule.trace.states) if s.slow]
+    return np.concatenate([u, *slow], axis=1)
+
+
 def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float], threads: int) -> Relaxation:
     """The limit map of the rule without its small forces, which would carry every point on along the manifold."""
-    linear = result.linear
-    if linear is None or not linear.has_force:
-        return Relaxation(result.rule, problem, values, threads)
-    if not linear.forces:
+    rule: Rule = result.rule
+    forced: LinearRule | Preconditioned | None = result.linear
+    if isinstance(result, AdaptiveResult):
+        rule, forced = frozen_rule(rule), result.preconditioned
+    if forced is None or not forced.has_force:
+        return Relaxation(rule, problem, values, threads)
+    if not forced.forces:
         raise RuleError(
             f"{result.rule.name} has a small force without a hyperparameter of its own, which cannot be switched off to find the limit"
             " of an iterate: give the decay (or shift) a keyword-only hyperparameter."
         )
-    still = result.rule.fix(**dict.fromkeys(linear.forces, 0))
-    return Relaxation(still, problem, {n: v for n, v in values.items() if n not in linear.forces}, threads)
+    still = rule.fix(**dict.fromkeys(forced.forces, 0))
+    return Relaxation(still, problem, {n: v for n, v in values.items() if n not in forced.forces}, threads)
 
 
 class _Embedding:
@@ -319,7 +371,7 @@ def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: flo
     if _diffuses(result):
         theory, spread, slow_error = _sde(flow, run, clock, seed)
         error = np.sqrt(run.u.var(axis=1, ddof=1) / N + slow_error**2)
-        for i, c in enumerate(result.coordinates):
+        for i, c in enumerate(result.slow_state):
             variance, variance_error = _variance(run.u[-1, :, i])
             slow, slow_variance_error = spread[i]
             rows.append(Row(f"variance of {c} at the end", slow, variance, float(np.hypot(variance_error, slow_variance_error))))
@@ -331,7 +383,7 @@ def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: flo
             # a ratio of sums: where the theory passes through zero, a mean of ratios would be meaningless
             ratio = float(run.squares[:, j].mean()) / expected
             spread_of_ratio = (run.squares[:, j] - ratio * run.variances[:, j]).std(ddof=1) / (expected * np.sqrt(N))
-            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, ratio, float(spread_of_ratio)))
+            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, ratio, float(spread_of_ratio), expected))
     return _Comparison(theory, run.u.mean(axis=1), error, tuple(rows))
 
 
@@ -355,7 +407,7 @@ def _extrapolated(full: _Comparison, half: _Comparison) -> _Comparison:
     rows = []
     for one, two in zip(full.variances, half.variances, strict=True):
         shift = 2 * (two.simulation - two.theory) - (one.simulation - one.theory)
-        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error))))
+        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error)), one.unit))
     return _Comparison(full.theory, full.theory + difference, error, tuple(rows))
 
 

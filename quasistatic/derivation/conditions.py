@@ -13,6 +13,7 @@ from sympy.polys.rings import PolyElement
 
 from quasistatic.algebra import gramian
 from quasistatic.derivation.kernel import LAMBDA, LAMBDA_I, Filter
+from quasistatic.derivation.slow_states import Preconditioned
 from quasistatic.errors import ProblemError, UnstableError
 from quasistatic.model.problem import Problem
 
@@ -125,6 +126,31 @@ def assumptions(noisy_tangent: bool, force: bool) -> tuple[Condition, ...]:
     return tuple(found)
 
 
+def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
+    """What holding the slow states fixed neglects."""
+    rates = ", ".join(f"{s.rate} for {s.state.name}" for s in rule.slow)
+    found = [
+        Condition("stability", f"{s.state.name} is an average", sp.Lt(s.keep, 1, evaluate=False)) for s in rule.slow if s.keep.free_symbols
+    ]
+    found += [
+        Condition(
+            "frozen state",
+            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias of"
+            " the order of that rate (E[v^-1/2] = 1 + 3/8 (1 - beta2) in units of the mean)",
+        ),
+        Condition("preconditioner", "S is smooth along the path: eps >> sqrt(3) |d^3 f| V, or every second moment comes from the noise"),
+    ]
+    if len(rule.powers) > 1:
+        found.append(
+            Condition(
+                "memory",
+                "the momentum forgets fast against the drift, 1 - beta1 >> eta^2; where it does not, its energy is slow too and relaxes at the"
+                " rate 1 - beta1 (kinetic closure)",
+            )
+        )
+    return tuple(found)
+
+
 # -- numbers -----------------------------------------------------------------------------------------------------------
 
 
@@ -139,8 +165,10 @@ def numbers(expressions: Sequence[sp.Expr], values: Mapping[str, float]) -> np.n
     return np.array(found)
 
 
-def curvatures(problem: Problem, values: Mapping[str, float]) -> np.ndarray:
+def curvatures(problem: Problem, values: Mapping[str, float], root_scale: Any = 1.0) -> np.ndarray:
     """Eigenvalues of the Hessian across the manifold at a point (coordinates among ``values``), ascending.
+
+    ``root_scale`` (d,) is the square root of a diagonal preconditioner: eigenvalues of S^1/2 H S^1/2.
 
     Raises
     ------
@@ -148,7 +176,8 @@ def curvatures(problem: Problem, values: Mapping[str, float]) -> np.ndarray:
         If the Hessian is not positive definite there.
     """
     d = len(problem.parameters)
-    H = numbers(list(problem.hessian), values).reshape(d, d)
+    root = np.broadcast_to(root_scale, d)
+    H = numbers(list(problem.hessian), values).reshape(d, d) * np.outer(root, root)
     eigenvalues = np.linalg.eigvalsh(H)
     order = np.argsort(np.abs(eigenvalues))
     across = np.sort(eigenvalues[order[problem.chart.dimension :]])

@@ -4,6 +4,9 @@ The parameters split orthogonally into the tangent space, basis T = d phi/du, an
 normal space the Hessian acts as h, H N = N h. A covariance Sigma has the blocks
 
     Sigma = N Sff N^T + T Stf N^T + N Stf^T T^T + T Stt T^T.
+
+Behind a diagonal preconditioner S, frozen, the same holds in the metric S^-1: the iterate relaxes along S * normal, the
+Hessian acts as S H and the noise is S Sigma S (theory, section 3.2; N, h and the blocks below are then those).
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ class Geometry:
     dH: tuple[DomainMatrix, ...]
     d2phi: tuple[tuple[DomainMatrix, ...], ...]
     phi: DomainMatrix
+    S: DomainMatrix | None = None
+    S_inverse: DomainMatrix | None = None
 
     @property
     def k(self) -> int:
@@ -45,44 +50,59 @@ class Geometry:
 
     @cached_property
     def G(self) -> DomainMatrix:
-        """Induced metric T^T T, (k, k)."""
-        return self._reduced(self.T.transpose() * self.T)
+        """Induced metric T^T T, or T^T S^-1 T, (k, k)."""
+        return self._reduced(self._T_metric * self.T)
+
+    @cached_property
+    def _T_metric(self) -> DomainMatrix:
+        T = self.T.transpose()
+        return T if self.S_inverse is None else self._reduced(T * self.S_inverse)
 
     @cached_property
     def T_left(self) -> DomainMatrix:
-        """G^-1 T^T, (k, d): the tangent components of a vector."""
-        return self._reduced(solve_field(self.G, self.T.transpose()))
+        """G^-1 T^T, or G^-1 T^T S^-1, (k, d): the tangent components of a vector."""
+        return self._reduced(solve_field(self.G, self._T_metric))
 
     @cached_property
-    def N(self) -> DomainMatrix:
-        """Basis of the normal space, (d, r), rational in the coordinates."""
+    def _normal(self) -> DomainMatrix:
         return self._reduced(self.T.transpose().nullspace(divide_last=True).transpose())
 
     @cached_property
+    def N(self) -> DomainMatrix:
+        """Basis of the fast directions, (d, r), rational in the coordinates: of the normal space, or of S times it."""
+        return self._normal if self.S is None else self._reduced(self.S * self._normal)
+
+    @cached_property
     def N_left(self) -> DomainMatrix:
-        """(N^T N)^-1 N^T, (r, d)."""
-        gram = self.N.transpose() * self.N
-        return self._reduced(solve_field(self._reduced(gram), self.N.transpose()))
+        """(n^T N)^-1 n^T, (r, d), n a basis of the normal space: the fast components of a vector."""
+        gram = self._normal.transpose() * self.N
+        return self._reduced(solve_field(self._reduced(gram), self._normal.transpose()))
 
     @cached_property
     def h(self) -> DomainMatrix:
-        """Hessian on the normal space in the basis N, (r, r); its eigenvalues are the curvatures."""
-        return self._reduced(self.N_left * self.H * self.N)
+        """Hessian (or S H) on the fast directions in the basis N, (r, r); its eigenvalues are the curvatures."""
+        H = self.H if self.S is None else self.S * self.H
+        return self._reduced(self.N_left * H * self.N)
+
+    @cached_property
+    def kick(self) -> DomainMatrix:
+        """Covariance of the step in units of the gain: Sigma, or S Sigma S, (d, d)."""
+        return self.Sigma if self.S is None else self._reduced(self.S * self.Sigma * self.S)
 
     @cached_property
     def Sff(self) -> DomainMatrix:
         """Normal block of the covariance, (r, r)."""
-        return self._reduced(self.N_left * self.Sigma * self.N_left.transpose())
+        return self._reduced(self.N_left * self.kick * self.N_left.transpose())
 
     @cached_property
     def Stf(self) -> DomainMatrix:
         """Tangent-normal block, (k, r)."""
-        return self._reduced(self.T_left * self.Sigma * self.N_left.transpose())
+        return self._reduced(self.T_left * self.kick * self.N_left.transpose())
 
     @cached_property
     def Stt(self) -> DomainMatrix:
         """Tangent block, (k, k): with the squared gain, the diffusion of the coordinates."""
-        return self._reduced(self.T_left * self.Sigma * self.T_left.transpose())
+        return self._reduced(self.T_left * self.kick * self.T_left.transpose())
 
     @cached_property
     def curvature_change(self) -> tuple[DomainMatrix, ...]:
@@ -109,6 +129,11 @@ class Geometry:
     def commutes(self) -> bool:
         """Whether the normal noise commutes with the Hessian (Hessian noise, isotropic noise, one normal direction)."""
         return not _nonzero(self._reduced(self.h * self.Sff - self.Sff * self.h.transpose()))
+
+    @cached_property
+    def noise_over_h(self) -> DomainMatrix:
+        """h^-1 Sff, (r, r)."""
+        return self._reduced(solve_field(self.h, self.Sff))
 
     @cached_property
     def powers(self) -> tuple[DomainMatrix, ...]:
@@ -169,15 +194,24 @@ def inner(A: DomainMatrix, B: DomainMatrix, zero: Any) -> Any:
     return total
 
 
+def scale_symbols(problem: Problem) -> tuple[sp.Symbol, ...]:
+    """The frozen diagonal of the preconditioner, one positive symbol per parameter: S_x, S_y, ..."""
+    return tuple(sp.Symbol(f"S_{p.name}", positive=True) for p in problem.parameters)
+
+
 @lru_cache(maxsize=64)
-def geometry(problem: Problem) -> Geometry:
-    """The geometry of a problem; kept, since every rule on the problem needs the same."""
+def geometry(problem: Problem, scaled: bool = False, noise: sp.ImmutableMatrix | None = None) -> Geometry:
+    """The geometry of a problem, ``scaled`` by the frozen preconditioner; kept, since every rule on the problem needs the same.
+
+    ``noise`` is a covariance (d, d) instead of the problem's own.
+    """
     problem.require_noise()
     chart = problem.chart
-    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance
+    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance if noise is None else noise
     dH = [H.diff(u) for u in chart.coordinates]
     d2phi = [[chart.embedding.diff(u, v) for v in chart.coordinates] for u in chart.coordinates]
-    everything = [*T, *H, *Sigma, *chart.embedding]
+    scales = scale_symbols(problem) if scaled else ()
+    everything = [*T, *H, *Sigma, *chart.embedding, *scales]
     for block in (*dH, *(m for row in d2phi for m in row)):
         everything.extend(block)
     field = Field(everything)
@@ -185,7 +219,8 @@ def geometry(problem: Problem) -> Geometry:
     def convert(m: Any) -> DomainMatrix:
         return field.matrix(sp.Matrix(m))
 
+    S, inverse = (convert(sp.diag(*values)) if scaled else None for values in (scales, [1 / s for s in scales]))
     return Geometry(
         problem, field, convert(T), convert(H), convert(Sigma), tuple(convert(m) for m in dH),
-        tuple(tuple(convert(m) for m in row) for row in d2phi), convert(chart.embedding),
+        tuple(tuple(convert(m) for m in row) for row in d2phi), convert(chart.embedding), S, inverse,
     )  # fmt: skip

@@ -219,17 +219,17 @@ def _integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
     varying = [s for s in field.generators if u in field._meaning.get(s, s).free_symbols]
     rational = field._rational(expression)
     if varying == [u]:
-        return field.back(_rational_integral(rational, u))
+        return field.back(rational_integral(rational, u))
     inner = [s for s in varying if s != u and not isinstance(field._meaning[s], sp.Derivative)]
     if len(inner) == 1 and u not in rational.free_symbols:  # F(h) h' du = F(h) dh
         h = field._meaning[inner[0]]
         reduced = normal(rational / field._rational(h.diff(u)))
         if not (reduced.free_symbols & set(varying) - {inner[0]}):
-            return field.back(_rational_integral(reduced, inner[0]))
+            return field.back(rational_integral(reduced, inner[0]))
     raise NoClosedForm(_no_formula(expression, u))
 
 
-def _rational_integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
+def rational_integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
     """A polynomial and logarithms: the denominator is factored over the other symbols, and every simple factor p whose
     partial fraction is c p'/p gives c log p.
 
@@ -249,7 +249,10 @@ def _rational_integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
             continue
         p = sp.Poly(base.as_expr(), u, domain=K)
         if exponent > 1:
-            raise NoClosedForm(_no_formula(expression, u))
+            if p.degree() > 1:
+                raise NoClosedForm(_no_formula(expression, u))
+            total += _multiple_pole(rest, denominator, p, exponent)
+            continue
         cofactor = denominator.exquo(p)
         part = (rest * cofactor.rem(p).invert(p)).rem(p)
         ratio, remainder = part.div(p.diff())
@@ -257,6 +260,20 @@ def _rational_integral(expression: sp.Expr, u: sp.Symbol) -> sp.Expr:
             raise NoClosedForm(_no_formula(expression, u))
         coefficient = normal(ratio.as_expr())
         total += coefficient * sp.log(_positive_where_stable(base.as_expr()))
+    return total
+
+
+def _multiple_pole(numerator: sp.Poly, denominator: sp.Poly, p: sp.Poly, exponent: int) -> sp.Expr:
+    """The integral of the part of a fraction that has the linear factor p to some power."""
+    power = p**exponent
+    part = (numerator * denominator.exquo(power).rem(power).invert(power)).rem(power)
+    slope, argument = p.LC(), p.as_expr()
+    total: sp.Expr = sp.Integer(0)
+    for k in range(exponent):
+        part, digit = part.div(p)
+        n = exponent - k  # digit / p^n
+        value = normal(digit.as_expr() / slope)
+        total += value * sp.log(_positive_where_stable(argument)) if n == 1 else -value / ((n - 1) * argument ** (n - 1))
     return total
 
 
@@ -277,5 +294,5 @@ def _no_formula(expression: sp.Expr, u: sp.Symbol) -> str:
 
 
 __all__ = [
-    "NoClosedForm", "closed_form", "density", "integrate", "logarithms", "one_form", "proportional", "require_closed", "trace",
+    "NoClosedForm", "closed_form", "density", "integrate", "logarithms", "one_form", "proportional", "rational_integral", "require_closed", "trace",
 ]  # fmt: skip

@@ -73,6 +73,11 @@ class SlowResult:
         return self.problem.chart.coordinates
 
     @property
+    def slow_state(self) -> tuple[sp.Symbol, ...]:
+        """What the drift is a function of: the coordinates (and the slow states of rules that have them)."""
+        return self.coordinates
+
+    @property
     def symbols(self) -> dict[str, sp.Symbol]:
         """Name to symbol: free hyperparameters, constants of the problem, coordinates."""
         found = dict(self.rule.hyperparameters)
@@ -243,6 +248,14 @@ class SlowResult:
                 f" keys are symbols, as in slow.symbols.{suggestion(str(key), names)}"
             )
 
+    def complete(self, values: Mapping[str, float], point: Mapping[Any, Any]) -> Mapping[Any, Any]:
+        """A point of ``slow_state`` from one of the coordinates; nothing to add without slow states."""
+        return point
+
+    def adiabatic(self) -> Self:
+        """The result with slow states at their equilibrium; a rule without slow states has none to put there."""
+        raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules like Adam; the result is final as it is.")
+
     # -- numbers -------------------------------------------------------------------------------------------------------
 
     def check(self, values: Mapping[str, float], point: Mapping[str, float] | None = None) -> None:
@@ -255,8 +268,7 @@ class SlowResult:
         point:
             Coordinates by name; without it only what holds at every point is checked.
         """
-        for name in self.problem.unknown_functions:
-            raise ProblemError(f"{name} is still open: substitute it with slow.subs({{{name}: lambda x: ...}}) before numbers go in.")
+        self._require_closed_functions()
         if self.linear is None:
             if point is not None:
                 self._require_settling({**values, **point})
@@ -265,6 +277,10 @@ class SlowResult:
         found = [] if point is None else when.curvatures(self.problem, {**values, **point}).tolist()
         where = ", ".join(f"{k}={v:.6g}" for k, v in (point or {}).items())
         when.require_stable(law, self.conditions, values, found, where)
+
+    def _require_closed_functions(self) -> None:
+        for name in self.problem.unknown_functions:
+            raise ProblemError(f"{name} is still open: substitute it with slow.subs({{{name}: lambda x: ...}}) before numbers go in.")
 
     def _fast_modes(self, here: Mapping[str, float]) -> Any:
         """Eigenvalues of the averaged map's Jacobian at a point without those of the manifold; general rules."""

@@ -72,8 +72,11 @@ class LinearRule:
         return any(self.force) or any(self.shift)
 
 
-def at_late_times(rule: Rule) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:
-    """The free updates with every power base**t at its limit 0, and the bases."""
+def at_late_times(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:
+    """The free updates with every power base**t at its limit 0, and the bases.
+
+    With ``powers`` they stay as symbols, which it receives with their bases (a transient).
+    """
     t = rule.trace.iteration
     if t is None:
         return rule.trace.updates, ()
@@ -85,7 +88,12 @@ def at_late_times(rule: Rule) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]
             raise RuleError(f"{rule.name}: the derivation takes base**t to zero for large t; {power} is not of that form.")
         if power.base not in bases:
             bases.append(power.base)
-        return sp.Integer(0)
+        if powers is None or power.base.xreplace(rule.fixed_symbols) == 0:
+            return sp.Integer(0)
+        base = (power.base**slope).xreplace(rule.fixed_symbols)
+        symbol = next((s for s, b in powers.items() if b == base), None) or sp.Dummy("power", positive=True)
+        powers[symbol] = base
+        return symbol
 
     updates = tuple(u.replace(lambda e: e.is_Pow and t in e.exp.free_symbols, limit) for u in rule.trace.updates)
     for u in updates:
@@ -112,7 +120,7 @@ def require_supported(rule: Rule) -> None:
     """Refuse, with the reason, what the engine does not derive yet."""
     slow = [s.name for s in rule.trace.states if s.slow]
     if slow:
-        raise RuleError(f"{rule.name}: slow states ({', '.join(slow)}) are not supported yet.")
+        raise RuleError(f"{rule.name}: slow states ({', '.join(slow)}) have no place in this route; use the structured one.")
     if not is_affine_in_gradient(rule):
         raise RuleError(f"{rule.name} is not linear in the gradient: not supported yet. Its updates are:\n{rule.trace}")
 
@@ -132,8 +140,7 @@ def linear_rule(rule: Rule) -> LinearRule | None:
     A, b, shift, bases = found
     zeros = {s: v for s, v in rule.fixed_symbols.items() if v == 0}
     A, b, shift = (m.xreplace(zeros) for m in (A, b, shift))
-    if not any(b):
-        raise RuleError(f"{rule.name} does not use its gradient {rule.trace.gradient}: nothing pulls it to the minima.")
+    require_gradient(rule, b)
     bases = tuple(base.xreplace(zeros) for base in bases)
     A0, b0, forces = _without_forces(rule, A, b)
     values = rule.fixed_symbols
@@ -152,14 +159,24 @@ def linear_rule(rule: Rule) -> LinearRule | None:
     return linear
 
 
+def require_gradient(rule: Rule, b: sp.Matrix) -> None:
+    """Refuse a rule that does not respond to its gradient."""
+    if not any(b):
+        raise RuleError(f"{rule.name} does not use its gradient {rule.trace.gradient}: nothing pulls it to the minima.")
+
+
 def _values_text(rule: Rule) -> str:
     return ", ".join(f"{k}={v}" for k, v in rule.fixed.items()) or "these values"
 
 
 def _coefficients(rule: Rule) -> tuple[sp.Matrix, sp.Matrix, sp.Matrix, tuple[sp.Expr, ...]] | None:
     updates, bases = at_late_times(rule)
-    variables = rule.trace.variables
-    g = rule.trace.gradient
+    found = coefficients(updates, rule.trace.variables, rule.trace.gradient)
+    return None if found is None else (*found, bases)
+
+
+def coefficients(updates: Sequence[sp.Expr], variables: Sequence[sp.Symbol], g: sp.Symbol) -> tuple[sp.Matrix, sp.Matrix, sp.Matrix] | None:
+    """A (n, n), b (n, 1) and the constants (n, 1) of updates that are linear in the variables and g; None where they are not."""
     n = len(variables)
     A, b, shift = sp.zeros(n, n), sp.zeros(n, 1), sp.zeros(n, 1)
     for i, update in enumerate(updates):
@@ -178,7 +195,7 @@ def _coefficients(rule: Rule) -> tuple[sp.Matrix, sp.Matrix, sp.Matrix, tuple[sp
         if rest.free_symbols & {*variables, g}:
             return None
         shift[i] = rest
-    return A, b, shift, bases
+    return A, b, shift
 
 
 def _eigenvectors(A: sp.Matrix) -> tuple[sp.Matrix, sp.Matrix]:

@@ -39,7 +39,7 @@ class Problem:
     coordinates:
         For new symbols in ``minima``: which value belongs to an iterate, e.g. ``{s: u}``. Simulation needs it.
     blocks:
-        A partition of the parameters for ``qs.block_mean``; one block by default.
+        A partition of the parameters (symbols or names) for ``qs.block_mean``; one block by default.
     name:
         Shown in results.
     examples:
@@ -60,7 +60,7 @@ class Problem:
         *,
         parameters: Sequence[sp.Symbol] | None = None,
         coordinates: Mapping[sp.Symbol, Any] | None = None,
-        blocks: Sequence[Sequence[sp.Symbol]] | None = None,
+        blocks: Sequence[Sequence[sp.Symbol | str]] | None = None,
         name: str = "",
         examples: Mapping[str, float] | None = None,
         _residuals: tuple[sp.Expr, ...] | None = None,
@@ -209,6 +209,10 @@ class Problem:
         """The same problem with another model of the noise."""
         return self._remade(lambda e: e, noise)
 
+    def with_blocks(self, blocks: Sequence[Sequence[sp.Symbol | str]]) -> Problem:
+        """The same problem with another partition of its parameters: ``problem.with_blocks([("x", "w"), ("y",)])``."""
+        return self._remade(lambda e: e, self.noise, blocks)
+
     @property
     def unknown_functions(self) -> tuple[str, ...]:
         """Names of functions like h(x) that are still open."""
@@ -240,7 +244,9 @@ class Problem:
 
         return self._remade(change, None if self.noise is None else self.noise.map(change))
 
-    def _remade(self, change: Callable[[sp.Expr], sp.Expr], noise: Noise | None) -> Problem:
+    def _remade(
+        self, change: Callable[[sp.Expr], sp.Expr], noise: Noise | None, blocks: Sequence[Sequence[sp.Symbol | str]] | None = None
+    ) -> Problem:
         given = self._given
         return Problem(
             change(self.loss),
@@ -248,7 +254,7 @@ class Problem:
             noise,
             parameters=self.parameters,
             coordinates=None if given is None else {k: change(v) for k, v in given.items()},
-            blocks=self.blocks,
+            blocks=self.blocks if blocks is None else blocks,
             name=self.name,
             examples=self.examples,
             _residuals=None if self.residuals is None else tuple(change(r) for r in self.residuals),
@@ -301,14 +307,15 @@ def _same_name(symbol: sp.Symbol, parameters: Sequence[sp.Symbol]) -> str:
     return ""
 
 
-def _blocks(blocks: Sequence[Sequence[sp.Symbol]] | None, parameters: tuple[sp.Symbol, ...]) -> tuple[tuple[sp.Symbol, ...], ...]:
+def _blocks(blocks: Sequence[Sequence[sp.Symbol | str]] | None, parameters: tuple[sp.Symbol, ...]) -> tuple[tuple[sp.Symbol, ...], ...]:
     if blocks is None:
         return (parameters,)
-    listed = tuple(tuple(b) for b in blocks)
+    named = {p.name: p for p in parameters}
+    listed = tuple(tuple(named.get(p, p) if isinstance(p, str) else p for p in b) for b in blocks)
     flat = [p for b in listed for p in b]
-    if sorted(map(str, flat)) != sorted(map(str, parameters)):
+    if len(flat) != len(parameters) or set(flat) != set(parameters) or not all(listed):
         raise ProblemError(
-            f"blocks={listed} is not a partition of the parameters {parameters}: every parameter belongs to exactly one block."
+            f"blocks={blocks!r} is not a partition of the parameters {parameters}: every parameter belongs to exactly one block."
         )
     return listed
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -75,6 +76,32 @@ class Trace:
     def gradient(self) -> sp.Symbol:
         """Symbol of the stochastic gradient at the current parameter."""
         return self.queries[0].symbol
+
+    @cached_property
+    def averages(self) -> dict[str, str]:
+        """Hyperparameter b to state m, wherever the rule averages: b*m + (1 - b)*(something with the gradient)."""
+        states, names = {s.symbol for s in self.states}, {s: n for n, s in self.hyperparameters.items()}
+        found: dict[str, str] = {}
+        for node in sp.preorder_traversal(sp.Tuple(*self.updates)):
+            for term in node.args if isinstance(node, sp.Add) else ():
+                pair = set(term.args) if isinstance(term, sp.Mul) and len(term.args) == 2 else set()
+                weight, memory = pair & set(names), pair & states
+                if weight and memory and self._has_rest(node - term, 1 - next(iter(weight))):
+                    found.setdefault(names[weight.pop()], memory.pop().name)
+        return found
+
+    def _has_rest(self, rest: sp.Expr, weight: sp.Expr) -> bool:
+        """Whether ``rest`` is ``weight`` times something with the gradient."""
+        return isinstance(rest, sp.Mul) and weight in rest.args and self.gradient in rest.free_symbols
+
+    def require_weight(self, rule: str, name: str, value: Any) -> None:
+        """Raise HyperparameterError where the hyperparameter is the weight of an average and not in [0, 1)."""
+        if name in self.averages and not 0 <= value < 1:
+            memory = self.averages[name]
+            raise HyperparameterError(
+                f"{rule}: {name} = {value} must be at least 0 and below 1: it is the weight of {memory} in its average with the gradient,"
+                f" {name}*{memory} + (1 - {name})*..., which forgets nothing otherwise."
+            )
 
     @property
     def variables(self) -> tuple[sp.Symbol, ...]:
@@ -165,6 +192,7 @@ class Rule:
             number = exact(value, f"{self.name}: {name}")
             if not number.is_number or number.is_negative:
                 raise HyperparameterError(f"{self.name}: {name}={value} is not a non-negative number.")
+            self.trace.require_weight(self.name, name, number)
             new[name] = number
         return replace(self, fixed=MappingProxyType(new))
 

@@ -19,8 +19,8 @@ from quasistatic.symbols import RULE_FUNCTION_NAMES, RULE_FUNCTIONS, exact, posi
 
 #: Options of ``simulate`` and ``validate``, where hyperparameters are keyword arguments too.
 RESERVED = (
-    "rule", "problem", "start", "steps", "trajectories", "seed", "record", "threads", "progress", "extrapolate", "time", "result",
-    "keep", "observe",
+    "rule", "problem", "start", "initial_state", "steps", "trajectories", "seed", "record", "threads", "progress", "extrapolate", "time",
+    "result", "keep", "observe",
 )  # fmt: skip
 
 
@@ -148,6 +148,8 @@ def _trace(
     hyper = MappingProxyType({n: plain[n] for n in hyper_names})
     trace = Trace(plain[parameter], (query,), states, hyper, iteration, updates)
     fixed = {k: exact(v, f"{name}: default of {k}") for k, v in defaults.items()}
+    for k, number in fixed.items():
+        trace.require_weight(name, k, number)
     for k in examples:
         if k not in hyper:
             raise RuleError(f"{name}: examples name {k!r}, which is not a hyperparameter.{suggestion(k, hyper)}")

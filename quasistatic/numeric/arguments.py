@@ -26,7 +26,7 @@ def resolve(rule: Rule, problem: Problem, given: Mapping[str, Any]) -> dict[str,
     ------
     HyperparameterError
         For names that are missing, unknown, fixed in the rule, or used by the rule and the problem; for values that are
-        not finite numbers, or negative where the symbol is not.
+        not finite numbers, negative where the symbol is not, or weights of an average outside [0, 1).
     """
     _refuse_clash(rule, problem, rule.hyperparameters)
     return resolve_names(rule, problem.constants, [p.name for p in problem.parameters], given)
@@ -42,7 +42,10 @@ def resolve_names(rule: Rule, constants: Iterable[sp.Symbol], parameters: Iterab
     if missing:
         example = ", ".join(f"{n}=..." for n in missing)
         raise HyperparameterError(f"{rule.name}: no value for {', '.join(missing)}; add {example}.")
-    return {n: number_of(n, s, given[n]) for n, s in symbols.items()}
+    values = {n: number_of(n, s, given[n]) for n, s in symbols.items()}
+    for name in rule.hyperparameters:
+        rule.trace.require_weight(rule.name, name, values[name])
+    return values
 
 
 def _refuse_clash(rule: Rule, problem: Problem, free: Mapping[str, sp.Symbol]) -> None:
@@ -95,21 +98,22 @@ def point(given: Any, symbols: Iterable[sp.Symbol], what: str) -> Array:
             raise StartError(f"start: {name} is not a {what} ({', '.join(names)}).{suggestion(name, names)}")
         if name in values:
             raise StartError(f"start: {name} is given twice.")
-        values[name] = _coordinate(name, value)
+        values[name] = number(name, value)
     missing = [n for n in names if n not in values]
     if missing:
         raise StartError(f"start: no value for {', '.join(missing)}; every {what} needs one ({', '.join(names)}).")
     return np.array([values[n] for n in names])
 
 
-def _coordinate(name: str, value: Any) -> float:
+def number(name: str, value: Any, option: str = "start") -> float:
+    """A finite number of an option that maps names to numbers; StartError otherwise."""
     try:
-        number = float(exact(value, name))
+        found = float(exact(value, name))
     except (HyperparameterError, TypeError):
-        raise StartError(f"start: {name} = {value!r} is not a finite real number.") from None
-    if not math.isfinite(number):
-        raise StartError(f"start: {name} = {value!r} does not fit into a float64.")
-    return number
+        raise StartError(f"{option}: {name} = {value!r} is not a finite real number.") from None
+    if not math.isfinite(found):
+        raise StartError(f"{option}: {name} = {value!r} does not fit into a float64.")
+    return found
 
 
 def whole(value: Any, what: str, least: int = 1) -> int:

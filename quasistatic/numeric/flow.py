@@ -40,6 +40,8 @@ class Result(Protocol):
     @property
     def coordinates(self) -> tuple[sp.Symbol, ...]: ...
     @property
+    def slow_state(self) -> tuple[sp.Symbol, ...]: ...
+    @property
     def state(self) -> tuple[sp.Symbol, ...]: ...
     @property
     def drift(self) -> sp.Matrix: ...
@@ -54,6 +56,8 @@ class Result(Protocol):
     @property
     def time(self) -> str: ...
     def check(self, values: Mapping[str, float], point: Mapping[str, float] | None) -> None: ...
+    def complete(self, values: Mapping[str, float], point: Mapping[Any, Any]) -> Mapping[Any, Any]: ...
+    def adiabatic(self) -> Any: ...
 
 
 def compile_flow(result: Result, values: Mapping[str, Any]) -> Flow:
@@ -78,7 +82,7 @@ def compile_flow(result: Result, values: Mapping[str, Any]) -> Flow:
 class Flow:
     """Compiled slow dynamics; made by :func:`compile_flow`.
 
-    Points u have the coordinates on their last axis, and every function broadcasts over the axes before it; with one
+    Points u have the coordinates on their last axis (and behind them the slow states of rules that have any), and every function broadcasts over the axes before it; with one
     coordinate a plain number is a point too. All rates are per ``time``: "iteration", or a continuous time such as
     "t = k*eta", which then is the unit of ``steps`` below, and need not be a whole number.
 
@@ -105,8 +109,8 @@ class Flow:
 
     @property
     def coordinates(self) -> tuple[str, ...]:
-        """Names of the k coordinates."""
-        return tuple(c.name for c in self._result.coordinates)
+        """Names of the k entries of a point: the coordinates, then slow states."""
+        return tuple(c.name for c in self._result.slow_state)
 
     @property
     def arguments(self) -> tuple[str, ...]:
@@ -125,7 +129,7 @@ class Flow:
     def _table(self, name: str) -> Table:
         if name not in self._tables:
             expressions = self._one_form() if name == "one-form" else list(sp.Matrix(getattr(self._result, name)))
-            self._tables[name] = Table(f"{name} of the slow dynamics", expressions, self._result.coordinates, self._arguments)
+            self._tables[name] = Table(f"{name} of the slow dynamics", expressions, self._result.slow_state, self._arguments)
         return self._tables[name]
 
     def _one_form(self) -> list[sp.Expr]:
@@ -135,10 +139,10 @@ class Flow:
     # -- points --------------------------------------------------------------------------------------------------------
 
     def _point(self, u: Any) -> Array:
-        """Points as an array (..., k) from numbers or a mapping of coordinates."""
+        """Points as an array (..., k) from numbers or a mapping of coordinates; slow states left out are at equilibrium."""
         if isinstance(u, Mapping):
-            return point(u, self._result.coordinates, "coordinate")
-        k = len(self._result.coordinates)
+            return point(self._result.complete(self.values, u), self._result.slow_state, "coordinate")
+        k = len(self._result.slow_state)
         try:
             given = np.asarray(u, dtype=np.float64)
         except (TypeError, ValueError):
@@ -168,8 +172,8 @@ class Flow:
         return self._evaluate("covariance", u, (len(self._result.state),) * 2)
 
     def metric(self, u: Any) -> Array:
-        """Induced metric of the manifold in the coordinates, shape (..., k, k)."""
-        return self._evaluate("metric", u, (len(self.coordinates),) * 2)
+        """Induced metric of the manifold in its coordinates, shape (..., k, k)."""
+        return self._evaluate("metric", u, (len(self._result.coordinates),) * 2)
 
     # -- paths ---------------------------------------------------------------------------------------------------------
 
@@ -277,7 +281,7 @@ class Flow:
     @cached_property
     def _euler(self) -> StochasticMap:
         slow = self._result
-        return euler_step(tuple(slow.coordinates), self._arguments, sp.Matrix(slow.drift), sp.Matrix(slow.diffusion))
+        return euler_step(tuple(slow.slow_state), self._arguments, sp.Matrix(slow.drift), sp.Matrix(slow.diffusion))
 
     def _run(self, lanes: Lanes, times: Array, substeps: int | None, seed: int, progress: Progress | None) -> SlowEnsemble:
         done: list[tuple[Array, Array]] = []
@@ -312,7 +316,7 @@ class Flow:
     def regularizer(self, u: Any, reference: Any = None) -> Array:
         """The potential Psi(u) - Psi(reference), shape (...): what the drift without its Ito part descends, per ``time``.
 
-        omega = -metric (drift - ito) is integrated along the straight line from ``reference`` (default: all coordinates 0)
+        Slow states are at their equilibrium: u are coordinates alone. omega = -metric (drift - ito) is integrated along the straight line from ``reference`` (default: all coordinates 0)
         to every u, to about ten digits.
 
         Raises
@@ -322,6 +326,8 @@ class Flow:
         StartError
             If omega is not finite on the way; give another ``reference``.
         """
+        if len(self._result.slow_state) > len(self._result.coordinates):
+            return np.asarray(Flow(self._result.adiabatic(), self.values).regularizer(u, reference))
         given = self._point(u)
         k = given.shape[-1]
         origin = np.zeros(k) if reference is None else self._point(reference)

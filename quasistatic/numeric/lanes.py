@@ -139,6 +139,8 @@ class Lanes:
         here = self._save()
         self._run(bad)
         count = int((~self._finite()).sum())
+        lost = [v.name.replace(" ", "_") for i, v in enumerate(self.map.variables) if not np.isfinite(self.states[:, i]).all()]
         self._restore(here)
-        what = f"after step {bad}, {count} of {self.trajectories} trajectories are not finite"
+        listed = ", ".join(lost[:6]) + (", ..." if len(lost) > 6 else "")
+        what = f"after step {bad}, {count} of {self.trajectories} trajectories are not finite ({listed})"
         raise SimulationDiverged(f"the simulation diverged: {what}. {self.remedy}", bad, None)

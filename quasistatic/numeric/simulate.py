@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import sympy as sp
 
-from quasistatic.errors import HyperparameterError, SimulationDiverged
+from quasistatic.errors import HyperparameterError, SimulationDiverged, StartError, suggestion
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
-from quasistatic.numeric.arguments import Array, Progress, point, resolve, seed_number, whole
+from quasistatic.numeric.arguments import Array, Progress, number, point, resolve, seed_number, whole
 from quasistatic.numeric.ensemble import Ensemble, moments, record_steps
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.unfold import map_numbers, silent_names, unfold
+from quasistatic.symbols import BlockMean, Mean
 
 
 class Simulator(Lanes):
@@ -37,18 +38,62 @@ class Simulator(Lanes):
         step = unfold(rule, problem, True, silent_names(numbers))
         super().__init__(step, map_numbers(step, numbers), seed, trajectories, threads)
         self.remedy = f"Take a smaller eta (here {numbers['eta']:g})." if "eta" in numbers else "Take a smaller learning rate."
+        self.remedy = _division_by_zero(rule, numbers) + self.remedy
 
 
-def initial_states(rule: Rule, problem: Problem, values: Mapping[str, float], parameters: Array) -> Array:
-    """The flat state (n,) at ``parameters`` (d,): the optimizer's own variables at their initial values."""
+def _division_by_zero(rule: Rule, values: Mapping[str, float]) -> str:
+    """What to say of a run that stopped being finite, where the rule has no finite step at zero gradient and memories; else ''."""
+    zero = [n for n, v in {**values, **rule.fixed}.items() if v == 0 and n in rule.trace.hyperparameters]
+    if not _has_no_step(rule, zero):
+        return ""
+    guilty = [n for n in zero if not _has_no_step(rule, [other for other in zero if other != n])]
+    with_them = f"With {', '.join(f'{n} = 0' for n in guilty)}, {rule.name}" if guilty else rule.name
+    memories = ", ".join(s.name for s in rule.trace.states if s.slow) or "the memories"
+    give = f"give {', '.join(f'{n} > 0' for n in guilty)}, or " if guilty else ""
+    return (
+        f"{with_them} divides by zero in a coordinate whose gradient has been 0 so far: {give}start {memories} elsewhere (initial_state)."
+        " If that is not it: "
+    )
+
+
+def initial_states(
+    rule: Rule, problem: Problem, values: Mapping[str, float], parameters: Array, given: Mapping[str, Any] | None = None
+) -> Array:
+    """The flat state (n,) at ``parameters`` (d,): the optimizer's own variables at ``given`` or else their initial values.
+
+    ``given`` names a state (``v``, all parameters alike) or a state and a parameter (``v_x``, which goes before ``v``).
+
+    Raises
+    ------
+    StartError
+        For a name that is neither, or a value that is not a finite number.
+    """
+    chosen = named_states(rule, problem, given or {})
     numbers = {s: sp.Float(values[n]) for n, s in rule.hyperparameters.items()} | rule.fixed_symbols
     parts = [parameters]
     for state in rule.trace.states:
         value = state.initial.xreplace(numbers)
         if not value.is_number:
             raise HyperparameterError(f"{rule.name}: the initial value {state.initial} of {state.name} is not a number.")
-        parts.append(np.full(len(problem.parameters), float(value)))
+        parts.append(np.array([chosen.get(f"{state.name}_{p.name}", float(value)) for p in problem.parameters]))
     return np.concatenate(parts)
+
+
+def named_states(rule: Rule, problem: Problem, given: Mapping[str, Any]) -> dict[str, float]:
+    """Numbers of single optimizer variables, ``{"v_x": 20.0, "v_y": 20.0}``, from ``{"v": 20}`` or ``{"v_x": 20, "v_y": 20}``."""
+    if not isinstance(given, Mapping):
+        raise StartError(f'initial_state is a mapping of states to numbers, {{"v": 20}} or {{"v_x": 20}}, not {given!r}.')
+    alike = {s.name: [f"{s.name}_{p.name}" for p in problem.parameters] for s in rule.trace.states}
+    single = [n for names in alike.values() for n in names]
+    found: dict[str, float] = {}
+    for name, value in sorted(given.items(), key=lambda item: item[0] not in alike):  # a single variable goes before its state
+        if name not in alike and name not in single:
+            listed = ", ".join(map(repr, [*alike, *single])) or "none"
+            raise StartError(
+                f"initial_state: {rule.name} has no state {name!r}.{suggestion(str(name), [*alike, *single])} It has: {listed}."
+            )
+        found.update(dict.fromkeys(alike.get(name, [name]), number(str(name), value, "initial_state")))
+    return found
 
 
 def simulate(
@@ -61,6 +106,7 @@ def simulate(
     record: int = 100,
     threads: int = 1,
     progress: Progress | None = None,
+    initial_state: Mapping[str, Any] | None = None,
     **hyper: Any,
 ) -> Ensemble:
     """Run an optimizer: independent trajectories from one start, with the problem's gradient noise.
@@ -68,7 +114,7 @@ def simulate(
     Parameters
     ----------
     start:
-        Every parameter (symbol or name) to a number. The optimizer's own variables start at their ``initial_state``.
+        Every parameter (symbol or name) to a number.
     steps:
         Iterations.
     trajectories:
@@ -81,6 +127,10 @@ def simulate(
         Blocks of 32 trajectories are spread over this many threads.
     progress:
         Called as ``progress(done, steps)`` several times a second.
+    initial_state:
+        Where the optimizer's own variables start, if not where the rule's declaration says (0 without one): a state for all
+        parameters, ``{"v": 20}``, or for one of them, ``{"v_x": 20, "v_y": 2}``. The iteration number t starts at 1 all the same:
+        a bias correction treats ``v`` as if it had started at 0.
     **hyper:
         Every free hyperparameter of the rule and every constant of the problem, by name.
 
@@ -100,7 +150,8 @@ def simulate(
     start_point = point(start, problem.parameters, "parameter")
     steps, record = whole(steps, "steps"), whole(record, "record")
     simulator = Simulator(rule, problem, values, seed_number(seed), trajectories, threads)
-    simulator.set_state(initial_states(rule, problem, values, start_point))
+    simulator.set_state(initial_states(rule, problem, values, start_point, initial_state))
+    warm = named_states(rule, problem, initial_state or {})
     names = tuple(p.name for p in problem.parameters)
     recorder = _Recorder(simulator, len(names))
 
@@ -108,7 +159,7 @@ def simulate(
         states = simulator.states
         return Ensemble(
             *recorder.arrays(), states[:, : len(names)].copy(), states, names, interrupted, int(seed),
-            dict(zip(names, map(float, start_point), strict=True)), values, rule.text, repr(problem),
+            {**dict(zip(names, map(float, start_point), strict=True)), **warm}, values, rule.text, repr(problem),
         )  # fmt: skip
 
     try:
@@ -123,6 +174,14 @@ def simulate(
     except SimulationDiverged as error:
         raise SimulationDiverged(str(error), error.step, result(interrupted=False)) from None
     return result(interrupted=False)
+
+
+def _has_no_step(rule: Rule, zero: Sequence[str]) -> bool:
+    """Whether the rule with these hyperparameters at 0 has no finite step where gradient, memories and parameter are 0."""
+    nothing = [rule.trace.gradient, *rule.trace.variables, *(rule.trace.hyperparameters[n] for n in zero)]
+    at_rest = dict.fromkeys(nothing, sp.Integer(0))
+    updates = (u.replace(Mean, lambda e: e).replace(BlockMean, lambda e: e).xreplace(at_rest) for u in rule.trace.updates)
+    return any(u.has(sp.nan, sp.zoo) for u in updates)
 
 
 class _Recorder:

@@ -8,6 +8,7 @@ import numpy as np
 import sympy as sp
 
 from quasistatic.derivation import conditions as when
+from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.errors import UnstableError
 from quasistatic.numeric.flow import Flow
@@ -22,7 +23,7 @@ def time_step(result: SlowResult, flow: Flow) -> float:
 
 def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[str, float]:
     """Sizes at the point ``here`` that should be small against 1, by name."""
-    u = np.array([here[c.name] for c in result.coordinates])
+    u = np.array([here[c.name] for c in result.slow_state])
     jacobian = []
     for i in range(len(u)):
         step = 1e-5 * max(1.0, abs(u[i]))
@@ -31,10 +32,25 @@ def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[s
         jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) / (2 * step))
     slow = float(np.linalg.norm(np.array(jacobian), 2))
     sizes = {"slow rate / fast rate": slow / result.fast_rate(flow.values, here), "|d4 f| V / |d2 f|": _oscillation(result, flow, here)}
-    if result.linear is None or result.linear.has_force:
+    if isinstance(result, AdaptiveResult):
+        sizes.update(_adaptive(result, flow, here, slow))
+    elif result.linear is None or result.linear.has_force:
         moved = when.numbers(list(result.averaged_map.displacement), {**flow.values, **here})
         if np.any(moved):
             sizes["force per step"] = float(np.abs(moved).max())
+    return sizes
+
+
+def _adaptive(result: AdaptiveResult, flow: Flow, here: Mapping[str, float], slow: float) -> dict[str, float]:
+    """What freezing the slow states and averaging over the memory neglects."""
+    everything = {**flow.values, **here}
+    found = result.curvatures(everything).tolist()
+    sizes = {f"rate of {n} / fast rate": r for n, r in result.state_ratios(everything, found).items() if result.mode == "coupled"}
+    gain = float(when.numbers([result.linear.gain], everything)[0])
+    sizes["gain * largest eigenvalue of S H"] = gain * found[-1]
+    memory = when.fast_rate(result.filter, [], everything)
+    if len(result.preconditioned.powers) > 1:
+        sizes["slow rate / memory's rate"] = slow / memory
     return sizes
 
 
@@ -42,7 +58,7 @@ def _oscillation(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> f
     """Largest eigenvalue of d^2 <Hessian, V>/2 at frozen V, against the smallest curvature."""
     problem = result.problem
     d = len(problem.parameters)
-    V = flow.covariance(np.array([here[c.name] for c in result.coordinates]))[:d, :d]
+    V = flow.covariance(np.array([here[c.name] for c in result.slow_state]))[:d, :d]
     weighted: sp.Expr = sp.Integer(0)
     for a, p in enumerate(problem.parameters):
         for b, q in enumerate(problem.parameters):

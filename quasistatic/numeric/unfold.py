@@ -128,8 +128,10 @@ class _Unfolding:
     def shared_symbols(self) -> dict[sp.Symbol, sp.Expr]:
         """Fixed hyperparameters and the iteration number: the same for every coordinate."""
         found: dict[sp.Symbol, sp.Expr] = {}
+        exponents = {s for u in self.rule.trace.updates for power in u.atoms(sp.Pow) for s in power.exp.free_symbols}
         for symbol, value in self.rule.fixed_symbols.items():
-            if value in (0, 1):  # these change the structure: tau = 0 takes a whole term away
+            # 0 and 1 change the structure: tau = 0 takes a whole term away; a power of 1/2 is a square root, five times as fast
+            if value in (0, 1) or symbol in exponents:
                 found[symbol] = value
             else:
                 found[symbol] = sp.Symbol(f"fixed {symbol.name}", positive=True)

@@ -12,7 +12,7 @@ from quasistatic.model.noise import HessianNoise, Noise
 from quasistatic.model.problem import Problem
 from quasistatic.symbols import expression, positive, symbols
 
-x, y, w = symbols("x y w")
+x, y, z, w = symbols("x y z w")
 #: h: an expression in x, a function of one argument, or ``qs.function("h", positive=True)``.
 Profile: TypeAlias = Any
 
@@ -64,4 +64,36 @@ def curved_valley(noise: Noise | None = None) -> Problem:
     loss = ((1 + x**2) * (y - x**2) ** 2 + (2 + x) * (w - x * y / 2) ** 2) / 2
     return Problem(
         loss, {y: x**2, w: x**3 / 2}, _noise(noise), parameters=(x, y, w), name="curved_valley", examples={"alpha": 0.05, "x": 1.0},
+    )  # fmt: skip
+
+
+def two_channels(phi: Any = sp.pi / 6, psi: Any = sp.pi / 3, noise: Noise | None = None) -> Problem:
+    """L = (A^2 p^2 + B^2 q^2)/2 in R^4: a plane of minima p = q = 0, on which optimizers stop at different points.
+
+    A = 1/4 + ((x-1)^2 + 2 y^2)/2 and B = 3/2 + (2 (x+1)^2 + (y-1)^2)/2 are the square roots of the two curvatures over the
+    coordinates (x, y). The pair (x, p) is turned by phi into (theta1, theta3), (y, q) by psi into (theta2, theta4):
+    theta1 = x cos(phi) + p sin(phi), theta3 = -x sin(phi) + p cos(phi). Residuals are A p and B q, so that label noise fits too.
+    """
+    t1, t2, t3, t4 = parameters = symbols("theta1 theta2 theta3 theta4")
+    turns = [(sp.cos(a), sp.sin(a)) for a in (expression(phi), expression(psi))]
+    (along, p), (across, q) = ((c * a - s * b, s * a + c * b) for (c, s), a, b in zip(turns, (t1, t2), (t3, t4), strict=True))
+    A = sp.Rational(1, 4) + ((along - 1) ** 2 + 2 * across**2) / 2
+    B = sp.Rational(3, 2) + (2 * (along + 1) ** 2 + (across - 1) ** 2) / 2
+    (c1, s1), (c2, s2) = turns
+    return Problem.from_residuals(
+        [A * p, B * q], {t1: c1 * x, t2: c2 * y, t3: -s1 * x, t4: -s2 * y}, _noise(noise), parameters=parameters,
+        coordinates={x: along, y: across}, name="two_channels", examples={"alpha": 1.0, "x": 1.5, "y": -1.0},
+    )  # fmt: skip
+
+
+def paraboloid(noise: Noise | None = None) -> Problem:
+    """L = k^2 (z - (x^2+y^2)/2)^2/2 in R^3 with k = 1 + ((x-2)^2 + (y-1)^2)/2: a curved surface of minima with one curvature.
+
+    The diagonal of the Hessian over (x, y) is k^2 (x^2, y^2, 1): where it stops tells optimizers apart.
+    """
+    k = 1 + ((x - 2) ** 2 + (y - 1) ** 2) / 2
+    height = (x**2 + y**2) / 2
+    return Problem.from_residuals(
+        [k * (z - height)], {z: height}, _noise(noise), parameters=(x, y, z), name="paraboloid",
+        examples={"alpha": 1.0, "x": 2.2, "y": 1.2},
     )  # fmt: skip

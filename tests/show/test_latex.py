@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sympy as sp
+from rule_lists import DERIVED
 
 import quasistatic as qs
 from quasistatic.show import latex
@@ -33,7 +34,7 @@ FEW = [
 ]  # fmt: skip
 ALL = [
     pytest.param(*case, marks=() if case in FEW else pytest.mark.slow)
-    for case in itertools.product(qs.zoo.RULES, PROBLEMS, ("iteration", "continuous"))
+    for case in itertools.product(DERIVED, PROBLEMS, ("iteration", "continuous"))
 ]
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 

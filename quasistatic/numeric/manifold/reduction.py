@@ -185,8 +185,12 @@ class PointReduction:
         return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root)
 
     def second_moments(self, diagonal: Array) -> Array:
-        """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; additive noise."""
+        """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; with minibatches also what sampling the residuals adds."""
         c = self.local.curvature
         core = np.diag(self.core) if self.core.ndim == 1 else self.core
+        inside = c[:, None] * core * c
+        if self.noise.batch is not None and self.filter.order.symbol is None:
+            S = self.blocks.normal
+            inside = inside + core / self.filter.kernel(c[:, None], c) - (np.diag(S) if S.ndim == 1 else S)
         W = self.local.normals / self.root[:, None]
-        return np.asarray(diagonal + np.sum((W @ (c[:, None] * core * c)) * W, axis=1))
+        return np.asarray(diagonal + np.sum((W @ inside) * W, axis=1))

@@ -14,8 +14,8 @@ from quasistatic.zoo.residuals.base import Array, ResidualModel, finite_array
 
 #: Name of an activation to its number in the compiled functions.
 ACTIVATIONS = {"linear": 0, "tanh": 1, "relu": 2}
-#: Floats of an intermediate result that ``hvp`` keeps at a time.
-CHUNK = 4_000_000
+#: Floats of an intermediate result that ``hvp`` keeps at a time: half a megabyte stays in the cache.
+CHUNK = 60_000
 
 
 def network_forward(
@@ -259,7 +259,7 @@ class Network(ResidualModel):
         return np.concatenate([parts[name].reshape(-1) for name in self.shapes])
 
     def hvp(self, z: Array, c: Array, w: Array) -> Array:
-        """Forward derivative of back-propagation, for all pairs at once, in pieces that fit into the cache's neighbourhood."""
+        """Forward derivative of back-propagation, for many pairs at once, in pieces that stay in the cache."""
         weights, vectors = self.pairs(c, w)
         a = self.unpack(z)
         h = self._layers(a)

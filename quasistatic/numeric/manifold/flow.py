@@ -24,7 +24,7 @@ from quasistatic.numeric.manifold.kernels import LinearFilter
 from quasistatic.numeric.manifold.noise import NoiseModel
 from quasistatic.numeric.manifold.paths import ManifoldEnsemble, ManifoldTrajectory
 from quasistatic.numeric.manifold.preconditioned import Preconditioned, preconditioned
-from quasistatic.numeric.manifold.reduction import LowRank, ManifoldTerms, PointReduction
+from quasistatic.numeric.manifold.reduction import SILENT, LowRank, ManifoldTerms, PointReduction
 from quasistatic.numeric.manifold.regularizer import trace_function
 from quasistatic.numeric.manifold.shape import ResidualShape, Shape
 from quasistatic.numeric.manifold.symbolic import symbolic_shape
@@ -293,7 +293,13 @@ class ManifoldFlow:
             Where the rule has none, or they have no equilibrium.
         """
         slow, here = self._require_slow(), self.point(z)
-        first = slow.equilibrium(self._noise.diagonal(self._shape, here), here)
+        noise = self._noise.diagonal(self._shape, here)
+        first = slow.equilibrium(noise, here)
+        if slow.fluctuation and noise.min() <= SILENT * noise.max():
+            raise RuleError(
+                f"{self.rule.name}: the noise does not reach every coordinate here, so the second moment of one comes from the fluctuation,"
+                " which depends on it in turn. Let the slow states move: slow=..., adiabatic=False."
+            )
         return slow.equilibrium(self._squares(here, first), here) if slow.fluctuation else first
 
     def _squares(self, z: Array, v: Array) -> Array:

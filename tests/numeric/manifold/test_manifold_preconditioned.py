@@ -168,7 +168,7 @@ ADAPTIVE = {
 def test_rules_of_the_zoo_agree_with_the_symbolic_route(name, leading):
     """E[dz] and dv of the coupled system, on the rotated valley with an oblique projection and two different v."""
     rule = getattr(qs.zoo, name).fix(**{k: v for k, v in ADAPTIVE[name].items() if k != "eta"})
-    problem = qs.zoo.rotated_valley(theta="2/5", noise=qs.HessianNoise("1/4"))
+    problem = qs.zoo.rotated_valley(theta=sp.Rational(2, 5), noise=qs.HessianNoise("1/4"))
     slow = qs.derive(rule, problem)
     if leading is not None:
         slow = slow.leading(leading)
@@ -219,3 +219,34 @@ def test_second_moments_with_minibatches_by_enumeration():
     again = sum(A @ V @ A.T for A in steps) / 3 + noise
     assert again == pytest.approx(V, rel=1e-8, abs=1e-14)
     assert normal @ (normal.T @ V) == pytest.approx(V, abs=1e-14)
+
+
+def test_a_coordinate_that_the_noise_does_not_reach():
+    """The valley along an axis: E[g_x^2] is 3 h'^2 V^2 from the fluctuation, by residuals and by the tensor alike."""
+    x, y = qs.symbols("x y")
+    hyper = {"eta": 0.02, "beta1": 0.8, "beta2": 0.999, "eps": 0.1}
+    tensor = qs.zoo.valley(noise=qs.HessianNoise("1/4"))
+    residuals = qs.Problem.from_residuals([sp.sqrt(1 + x**2) * y], noise=qs.HessianNoise("1/4"), scale=1, parameters=(x, y))
+    z, v = np.array([0.6, 0.0]), np.array([0.2, 0.9])
+    for problem in (tensor, residuals):
+        flow = qs.manifold_flow(qs.zoo.adam, problem, **hyper)
+        V = flow.covariance(z, v)[1, 1]
+        found = flow.slow_drift(z, v)[0] / 1e-3 + v[0]
+        assert found == pytest.approx(3 * 1.2**2 * V**2, rel=1e-9)
+        with pytest.raises(qs.RuleError, match="does not reach"):
+            flow.drift(z)
+
+
+def test_oblique_projection_of_full_noise_agrees_with_the_symbolic_route():
+    rule = qs.zoo.adam.fix(**ADAPTIVE["adam"])
+    problem = qs.zoo.rotated_valley(theta=sp.Rational(2, 5), noise=qs.CovarianceNoise([[2, "1/2"], ["1/2", 1]]))
+    slow = qs.derive(rule, problem)
+    at = dict(zip(slow.slow_state, map(sp.Rational, ("3/5", "4/5", "3/10")), strict=True))
+    T = np.array([float(e.subs(at).evalf(20)) for e in problem.chart.tangent])
+    point = np.array([float(e.subs(at).evalf(20)) for e in problem.chart.embedding])
+    flow = qs.manifold_flow(rule, problem)
+    v = np.array([0.8, 0.3])
+    assert flow.drift(point, v) == pytest.approx(float(slow.drift[0].subs(at).evalf(20)) * T, rel=1e-9)
+    assert flow.diffusion(point, v) == pytest.approx(float(slow.diffusion[0, 0].subs(at).evalf(20)) * np.outer(T, T), rel=1e-9)
+    variance = np.array(sp.Matrix(slow.variance).subs(at).evalf(20).tolist(), dtype=float)
+    assert flow.covariance(point, v) == pytest.approx(variance, rel=1e-9)

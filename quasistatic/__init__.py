@@ -31,6 +31,6 @@ __all__ = [
     "ArrayProblem", "CovarianceNoise", "HessianNoise", "HyperparameterError", "IsotropicNoise", "LabelNoise", "Law", "NoPotential",
     "OutputError", "ParseError", "Problem", "ProblemError", "QuasistaticError", "Rule", "RuleError", "SimulationDiverged", "SlowDynamics",
     "SlowStateWarning", "StartError", "SweepError", "SweepTable", "UnstableError", "ValidationFailed", "abs", "assert_agrees",
-    "block_mean", "clip", "derive", "exp", "function", "load", "log", "manifold_flow", "maximum", "mean", "minimum", "optimizer", "sign",
-    "simulate", "sqrt", "sweep", "symbols", "zoo",
+    "block_mean", "clip", "derive", "exp", "function", "load", "log", "manifold_flow", "maximum", "mean", "minimum", "optimizer",
+    "sign", "simulate", "sqrt", "sweep", "symbols", "zoo",
 ]  # fmt: skip

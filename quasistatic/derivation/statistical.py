@@ -30,7 +30,7 @@ from quasistatic.derivation.structure import at_late_times
 from quasistatic.errors import ProblemError, RuleError
 from quasistatic.model.noise import LabelNoise
 from quasistatic.model.problem import Problem
-from quasistatic.model.rule import Rule, Trace
+from quasistatic.model.rule import Rule, State, Trace
 
 #: Stands for S of one coordinate in the linearised rule.
 SLOPE = sp.Symbol("S", positive=True)
@@ -150,6 +150,15 @@ def linearised(rule: Rule, kink: Kink) -> Preconditioned:
     smooth = tuple(u.xreplace(zeros).xreplace({kink.node: SLOPE * kink.argument}) for u in updates)
     trace = Trace(t.parameter, t.queries, t.states, t.hyperparameters, None, smooth)
     return preconditioned_rule(replace(rule, trace=trace), extra=(SLOPE,))
+
+
+def settling_rule(rule: Rule, kink: Kink) -> Rule:
+    """The linearised rule with S as one more state that keeps its value: its noiseless iteration is the limit map."""
+    t = rule.trace
+    updates, _ = at_late_times(rule)
+    smooth = tuple(u.xreplace({kink.node: SLOPE * kink.argument}) for u in updates)
+    state = State("S", SLOPE, slow=True)
+    return replace(rule, trace=Trace(t.parameter, t.queries, (*t.states, state), t.hyperparameters, None, (*smooth, SLOPE)), function=None)
 
 
 def slope(kink: Kink, variance: sp.Expr) -> sp.Expr:
@@ -336,4 +345,4 @@ class StatisticalResult(AdaptiveResult):
         raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules like Adam; the result is final as it is.")
 
 
-__all__ = ["Kink", "StatisticalResult", "find_kink", "has_kink", "linearised"]
+__all__ = ["Kink", "StatisticalResult", "find_kink", "has_kink", "linearised", "settling_rule"]

@@ -33,7 +33,7 @@ def make(drift, diffusion, metric=None, ito=None, problem=LINE, time="iteration"
     return SimpleNamespace(
         rule=zoo.sgd, problem=problem, coordinates=problem.chart.coordinates, slow_state=problem.chart.coordinates, drift=sp.Matrix(drift), diffusion=sp.Matrix(diffusion),
         state=problem.parameters, covariance=sp.diag(*[0] * k, alpha * eta), metric=sp.eye(k) if metric is None else sp.Matrix(metric),
-        ito=sp.zeros(k, 1) if ito is None else sp.Matrix(ito), time=time, check=check,
+        ito=sp.zeros(k, 1) if ito is None else sp.Matrix(ito), time=time, check=check, complete=lambda values, point: point,
     )  # fmt: skip
 
 

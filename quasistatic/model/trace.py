@@ -18,7 +18,10 @@ from quasistatic.parse import parse_expression
 from quasistatic.symbols import RULE_FUNCTION_NAMES, RULE_FUNCTIONS, exact, positive, rationalize
 
 #: Options of ``simulate`` and ``validate``, where hyperparameters are keyword arguments too.
-RESERVED = ("rule", "problem", "start", "steps", "trajectories", "seed", "record", "threads", "progress", "extrapolate", "time", "result")
+RESERVED = (
+    "rule", "problem", "start", "steps", "trajectories", "seed", "record", "threads", "progress", "extrapolate", "time", "result", "keep",
+    "first_passage", "escape", "generator",
+)  # fmt: skip
 
 
 class _Traced(sp.Symbol):  # type: ignore[misc]

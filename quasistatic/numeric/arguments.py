@@ -90,21 +90,11 @@ def point(given: Any, symbols: Iterable[sp.Symbol], what: str) -> Array:
             raise StartError(f"start: {name} is not a {what} ({', '.join(names)}).{suggestion(name, names)}")
         if name in values:
             raise StartError(f"start: {name} is given twice.")
-        values[name] = _coordinate(name, value)
+        values[name] = number_of(value, f"start: {name}")
     missing = [n for n in names if n not in values]
     if missing:
         raise StartError(f"start: no value for {', '.join(missing)}; every {what} needs one ({', '.join(names)}).")
     return np.array([values[n] for n in names])
-
-
-def _coordinate(name: str, value: Any) -> float:
-    try:
-        number = float(exact(value, name))
-    except (HyperparameterError, TypeError):
-        raise StartError(f"start: {name} = {value!r} is not a finite real number.") from None
-    if not math.isfinite(number):
-        raise StartError(f"start: {name} = {value!r} does not fit into a float64.")
-    return number
 
 
 def whole(value: Any, what: str, least: int = 1) -> int:
@@ -114,6 +104,17 @@ def whole(value: Any, what: str, least: int = 1) -> int:
     if value < least:
         raise QuasistaticError(f"{what} = {value} must be at least {least}.")
     return int(value)
+
+
+def number_of(value: Any, what: str) -> float:
+    """A finite real number; StartError otherwise."""
+    try:
+        number = float(exact(value, what))
+    except (HyperparameterError, TypeError):
+        raise StartError(f"{what} = {value!r} is not a finite real number.") from None
+    if not math.isfinite(number):
+        raise StartError(f"{what} = {value!r} does not fit into a float64.")
+    return number
 
 
 def seed_number(value: Any) -> int:

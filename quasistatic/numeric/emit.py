@@ -106,6 +106,7 @@ def emit(
     names: Mapping[sp.Symbol, str],
     assignments: Assignments = (),
     levels: Mapping[sp.Symbol, int] | None = None,
+    prefix: str = "c",
 ) -> Program:
     """Source that computes ``outputs`` from the local variables ``names``.
 
@@ -120,6 +121,8 @@ def emit(
     levels:
         Stage (0, 1, ...) in which a given symbol becomes known; 0 if not named. Everything is computed in the earliest
         stage possible.
+    prefix:
+        What the names of the new local variables begin with.
 
     Raises
     ------
@@ -132,14 +135,17 @@ def emit(
     replacements, reduced = sp.cse(everything, symbols=sp.numbered_symbols("#", real=True), order="canonical")
     definitions = dict(zip([s for s, _ in assignments], reduced, strict=False)) | dict(replacements)
     stages = 1 + max(levels.values(), default=0) if levels else 1
-    writer = _Writer(names, definitions, levels or {}, stages)
+    writer = _Writer(names, definitions, levels or {}, stages, prefix)
     return writer.run(reduced[len(assignments) :])
 
 
 class _Writer:
     """Writes definitions in topological order; moves what it can into earlier stages while it prints."""
 
-    def __init__(self, names: Mapping[sp.Symbol, str], definitions: dict[sp.Symbol, sp.Expr], levels: Mapping[sp.Symbol, int], stages: int):
+    def __init__(
+        self, names: Mapping[sp.Symbol, str], definitions: dict[sp.Symbol, sp.Expr], levels: Mapping[sp.Symbol, int], stages: int, prefix: str
+    ) -> None:
+        self.prefix = prefix
         self.names = dict(names)
         self.definitions = definitions
         self.levels = dict(levels)
@@ -183,7 +189,7 @@ class _Writer:
         if _is_simple(text) and "(" not in text:
             return text
         if (text, stage) not in self.known:
-            name = f"c{self.count}"
+            name = f"{self.prefix}{self.count}"
             self.count += 1
             self.lines[stage].append(f"{name} = {text}")
             self.known[text, stage] = name

@@ -143,7 +143,12 @@ class _Writer:
     """Writes definitions in topological order; moves what it can into earlier stages while it prints."""
 
     def __init__(
-        self, names: Mapping[sp.Symbol, str], definitions: dict[sp.Symbol, sp.Expr], levels: Mapping[sp.Symbol, int], stages: int, prefix: str
+        self,
+        names: Mapping[sp.Symbol, str],
+        definitions: dict[sp.Symbol, sp.Expr],
+        levels: Mapping[sp.Symbol, int],
+        stages: int,
+        prefix: str,
     ) -> None:
         self.prefix = prefix
         self.names = dict(names)

@@ -195,11 +195,15 @@ def is_large(step: StochasticMap) -> bool:
     return count > STRAIGHT
 
 
-def best_lanes(step: StochasticMap, trajectories: int | None = None, threads: int = 1) -> int:
-    """Lanes for a map of this size, fewer where that would leave a thread without work or lanes without a trajectory."""
-    rows = len(step.variables) + len(step.normals)
-    lanes = GROUP if rows > 2 * LANES or is_large(step) else LANES
-    while trajectories is not None and lanes > GROUP and (lanes // 2 >= trajectories or -(-trajectories // lanes) < threads):
+def best_lanes(step: StochasticMap) -> int:
+    """Lanes for a map of this size."""
+    return GROUP if len(step.variables) + len(step.normals) > 2 * LANES or is_large(step) else LANES
+
+
+def fitting_lanes(trajectories: int, threads: int) -> int:
+    """Most lanes with which every thread has work and not half of the lanes are without a trajectory."""
+    lanes = LANES
+    while lanes > GROUP and (lanes // 2 >= trajectories or -(-trajectories // lanes) < threads):
         lanes //= 2
     return lanes
 
@@ -230,7 +234,7 @@ def lane_program(
     if is_large(step) if large is None else large:
         place = {s: i for i, s in enumerate((*step.variables, *step.normals))}
         rolled = roll(step.updates, step.assignments, place, step.all_arguments, step.iteration, rows, lanes)
-        setup, clock, update, count = rolled.setup, rolled.clock, rolled.body, rolled.operations
+        setup, clock, update, count = list(rolled.setup), list(rolled.clock), list(rolled.body), rolled.operations
         rows, table = rolled.rows, rolled.table
     else:
         setup, clock, update, count = _straight(step)
@@ -294,7 +298,7 @@ class _Looks:
         if watch.escape:
             self.setup.append(f"bound = h[{at}]")
             place = f"Z[{_at(row + len(watch.passages))}]"
-            look = ["size_of = math.fabs(Z[i*L + l])", f"left = (size_of > bound) | (size_of != size_of)"]
+            look = ["size_of = math.fabs(Z[i*L + l])", "left = (size_of > bound) | (size_of != size_of)"]
             look += [f"{place} = step + 1.0 if ({place} < 0.0) & left else {place}"]
             self.lines += ["for i in range(size):", "    for l in range(L):", *_indent(look, 2)]
 
@@ -389,7 +393,7 @@ def _draw(n: int, r: int, generator: str) -> list[str]:
         return []
     pair = PAIRS[generator].splitlines()
     if generator == "philox":
-        fetch = ["for pair in range(%d):" % r, "    for l in range(L):", f"        Z[({n} + pair)*L + l] = Z[({n + r} + pair)*L + l]"]
+        fetch = [f"for pair in range({r}):", "    for l in range(L):", f"        Z[({n} + pair)*L + l] = Z[({n + r} + pair)*L + l]"]
         draw = ["half = step >> 1", f"for pair in range({r}):", "    for l in range(L):", *_indent(pair, 2)]
         draw += [f"        Z[({n} + pair)*L + l] = n1", f"        Z[({n + r} + pair)*L + l] = n2"]
         return ["if step % 2:", *_indent(fetch, 1), "else:", *_indent(draw, 1)]

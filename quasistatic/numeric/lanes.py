@@ -13,7 +13,7 @@ import numpy.typing as npt
 from quasistatic.errors import SimulationDiverged, StartError
 from quasistatic.numeric import cache
 from quasistatic.numeric.arguments import Array, Progress, seed_number, whole
-from quasistatic.numeric.kernel import LaneProgram, StochasticMap, best_lanes, lane_program
+from quasistatic.numeric.kernel import LaneProgram, StochasticMap, best_lanes, fitting_lanes, lane_program
 from quasistatic.numeric.random import streams
 from quasistatic.numeric.records import Records
 
@@ -61,7 +61,7 @@ class Lanes:
         self.trajectories = whole(trajectories, "trajectories")
         self.threads = whole(threads, "threads")
         if isinstance(step, StochasticMap):
-            step = lane_program(step, generator, lanes=best_lanes(step, self.trajectories, self.threads))
+            step = lane_program(step, generator, lanes=min(best_lanes(step), fitting_lanes(self.trajectories, self.threads)))
         self.program = step
         self.numbers = np.array([*numbers, *bounds], dtype=np.float64)
         self.step = 0
@@ -222,4 +222,5 @@ class Lanes:
                 due = records.due(self.step, bad - 1)
                 self._take(records, due, self._run(records.until(due, bad - 1), due, records))
         what = f"after step {bad}, {count} of {self.trajectories} trajectories are not finite"
-        raise SimulationDiverged(f"the simulation diverged: {what}. {self.start_remedy if bad == self._started + 1 else self.remedy}", bad, None)
+        remedy = self.start_remedy if bad == self._started + 1 else self.remedy
+        raise SimulationDiverged(f"the simulation diverged: {what}. {remedy}", bad, None)

@@ -121,7 +121,7 @@ class _Roller:
         self.definitions = dict(assignments)
         self.grain = grain
         self.arguments, self.clock = tuple(arguments), clock
-        self.fixed = {i: row for i, row in enumerate(rows.values())}
+        self.fixed = dict(enumerate(rows.values()))
         self.depth = dict.fromkeys(self.fixed, 0)
         self.pieces: dict[sp.Basic, Piece] = {s: _leaf("r", i) for i, s in enumerate(rows)}
         self.uniform_of: dict[sp.Basic, int] = {a: i for i, a in enumerate(arguments)}
@@ -154,7 +154,7 @@ class _Roller:
     def lane_dependent(self, e: sp.Basic) -> bool:
         if e not in self.varies:
             inner = (self.definitions[e],) if e in self.definitions else e.args
-            self.varies[e] = any([self.lane_dependent(a) for a in inner])
+            self.varies[e] = any(self.lane_dependent(a) for a in inner)
         return self.varies[e]
 
     # -- pieces --------------------------------------------------------------------------------------------------------
@@ -341,7 +341,8 @@ class _Layout:
 
     def places(self, columns: list[npt.NDArray[np.int64]]) -> tuple[list[str], int]:
         """How statement i finds its row: a formula where the numbers are equally spaced, else a column of the table."""
-        texts, tabled = [], []
+        texts: list[str] = []
+        tabled: list[npt.NDArray[np.int64]] = []
         for column in columns:
             steps = np.diff(column)
             if not steps.size or not steps.any():

@@ -173,7 +173,9 @@ def _philox_text() -> str:
             lines += ["k0 = (k0 + u64(0x9E3779B9)) & u64(0xFFFFFFFF)", "k1 = (k1 + u64(0xBB67AE85)) & u64(0xFFFFFFFF)"]
         lines += ["p = u64(0xD2511F53)*a", "q = u64(0xCD9E8D57)*c"]
         lines += ["a = (q >> u64(32)) ^ b ^ k0", "b = q & u64(0xFFFFFFFF)", "c = (p >> u64(32)) ^ d ^ k1", "d = p & u64(0xFFFFFFFF)"]
-    return "\n".join(["k0 = S[0] & u64(0xFFFFFFFF)", "k1 = S[0] >> u64(32)", *lines, "p = a | (b << u64(32))", "q = c | (d << u64(32))", ""])
+    return "\n".join(
+        ["k0 = S[0] & u64(0xFFFFFFFF)", "k1 = S[0] >> u64(32)", *lines, "p = a | (b << u64(32))", "q = c | (d << u64(32))", ""]
+    )
 
 
 PHILOX = _philox_text()

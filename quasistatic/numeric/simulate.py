@@ -12,12 +12,13 @@ import sympy as sp
 from quasistatic.errors import HyperparameterError, QuasistaticError, SimulationDiverged, StartError, suggestion
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
+from quasistatic.numeric import plans
 from quasistatic.numeric.arguments import Array, Progress, number_of, point, resolve, seed_number, whole
 from quasistatic.numeric.ensemble import Ensemble, record_steps
-from quasistatic.numeric.kernel import Watch, best_lanes, lane_program
+from quasistatic.numeric.kernel import Watch, fitting_lanes
 from quasistatic.numeric.lanes import Lanes
+from quasistatic.numeric.random import generator_name
 from quasistatic.numeric.records import Records
-from quasistatic.numeric.unfold import map_numbers, silent_names, unfold
 from quasistatic.symbols import expression, rationalize
 
 #: A watched expression, its level, and the side that it is reached from: 1 from below.
@@ -54,9 +55,9 @@ class Simulator(Lanes):
         bounds: Sequence[float] = (),
     ) -> None:
         numbers = resolve(rule, problem, values)
-        step = unfold(rule, problem, True, silent_names(numbers))
-        program = lane_program(step, generator, watch, best_lanes(step, whole(trajectories, "trajectories"), whole(threads, "threads")))
-        super().__init__(program, map_numbers(step, numbers), seed, trajectories, threads, bounds=bounds)
+        lanes = fitting_lanes(whole(trajectories, "trajectories"), whole(threads, "threads"))
+        program = plans.simulation(rule, problem, numbers, generator_name(generator), watch or Watch(), lanes)
+        super().__init__(program, plans.numbers(program, numbers), seed, trajectories, threads, bounds=bounds)
         self.remedy = f"Take a smaller eta (here {numbers['eta']:g})." if "eta" in numbers else "Take a smaller learning rate."
 
 

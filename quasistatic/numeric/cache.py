@@ -154,13 +154,17 @@ def _load(name: str, source: str, place: Path) -> Any:
     linked = None if entry is None else _linked(entry)
     if linked is not None:
         return linked
+    if entry is None:  # without an object file, or with a damaged one: Numba gives it away only when it compiles
+        _remove_modules(name, place)
     module = _import(name, source, place)
     if module is None:
         return _in_memory(name, source)
+    if entry is not None:
+        return module
     made_here = {n: f for n, f in vars(module).items() if hasattr(f, "nopython_signatures") and f.__module__ == name}
     compiled = {n: extract(f) for n, f in made_here.items()}
-    if compiled and all(compiled.values()):
-        _write(path, {n: [c.symbol, list(c.arguments), base64.b64encode(c.code).decode()] for n, c in compiled.items() if c})
+    parts = {n: [c.symbol, list(c.arguments), base64.b64encode(c.code).decode()] for n, c in compiled.items() if c}
+    _write(path, parts if len(parts) == len(made_here) else {})  # an empty entry: only Numba can load it
     return module
 
 
@@ -193,11 +197,19 @@ def _import(name: str, source: str, place: Path) -> ModuleType | None:
                 return None
             if attempt == 2:
                 raise
-            for file in place.glob(f"__pycache__/{name}*"):
-                file.unlink(missing_ok=True)
+            _remove_modules(name, place)
         else:
             return module
     return None
+
+
+def _remove_modules(name: str, place: Path) -> None:
+    """Remove what Numba and Python keep of a module."""
+    try:
+        for file in place.glob(f"__pycache__/{name}*"):
+            file.unlink(missing_ok=True)
+    except OSError:  # a folder that may only be read
+        pass
 
 
 def _in_memory(name: str, source: str) -> ModuleType:

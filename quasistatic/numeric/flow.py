@@ -18,7 +18,7 @@ from quasistatic.numeric import plans
 from quasistatic.numeric.arguments import Array, Progress, point, resolve, seed_number, whole
 from quasistatic.numeric.emit import require_closed
 from quasistatic.numeric.ensemble import moments, record_steps
-from quasistatic.numeric.kernel import LaneProgram, Watch, fitting_lanes
+from quasistatic.numeric.kernel import LaneProgram
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.random import SLOW_SALT, generator_name
 from quasistatic.numeric.slow_sde import SlowEnsemble, SlowTrajectory, euler_step, uniform_times
@@ -272,17 +272,17 @@ class Flow:
         number = whole(trajectories, "trajectories")
         if start.ndim == 2 and len(start) != number:
             raise StartError(f"{len(start)} start points for {number} trajectories: give one, or one for each.")
-        program = self._euler(generator_name(generator), fitting_lanes(number, whole(threads, "threads")))
+        program = self._euler(plans.Use(number, whole(threads, "threads"), generator_name(generator)))
         numbers = np.array([*(self.values[a.name] for a in self._arguments), 0.0, *program.data])
         lanes = Lanes(program, numbers, seed_number(seed), number, threads, SLOW_SALT if generator == "xoshiro" else 0)
         lanes.remedy = "The paths leave the domain of the drift, or substeps is too small."
         lanes.set_state(start)
         return self._run(lanes, times, None if substeps is None else whole(substeps, "substeps"), seed, progress)
 
-    def _euler(self, generator: str, lanes: int) -> LaneProgram:
+    def _euler(self, use: plans.Use) -> LaneProgram:
         slow = self._result
         parts = (tuple(slow.coordinates), self._arguments, sp.Matrix(slow.drift), sp.Matrix(slow.diffusion))
-        return plans.lanes_of("euler", lambda: euler_step(*parts), parts, generator, Watch(), lanes)
+        return plans.lanes_of("euler", lambda: euler_step(*parts), parts, use)
 
     def _run(self, lanes: Lanes, times: Array, substeps: int | None, seed: int, progress: Progress | None) -> SlowEnsemble:
         done: list[tuple[Array, Array]] = []

@@ -22,6 +22,9 @@ LANES = 32
 #: Lanes of a large map, whose rows would not fit into the cache otherwise, and the number that all lane counts are multiples of.
 GROUP = 16
 
+#: Rows of 32 lanes that the cache holds (512 kB).
+CACHED = 2048
+
 #: More operations than this are emitted as loops over tables.
 STRAIGHT = 1200
 
@@ -195,17 +198,16 @@ def is_large(step: StochasticMap) -> bool:
     return count > STRAIGHT
 
 
-def best_lanes(step: StochasticMap) -> int:
-    """Lanes for a map of this size."""
-    return GROUP if len(step.variables) + len(step.normals) > 2 * LANES or is_large(step) else LANES
+def best_lanes(step: StochasticMap, trajectories: int = LANES, threads: int = 1) -> int:
+    """Lanes for a map of this size.
 
-
-def fitting_lanes(trajectories: int, threads: int) -> int:
-    """Most lanes with which every thread has work and not half of the lanes are without a trajectory."""
-    lanes = LANES
-    while lanes > GROUP and (lanes // 2 >= trajectories or -(-trajectories // lanes) < threads):
-        lanes //= 2
-    return lanes
+    Half as many where the rows would not fit into the cache, or where a large map would leave threads without work or half of
+    its lanes without a trajectory; a small map gains nothing from fewer.
+    """
+    if not is_large(step):
+        return LANES
+    rows = 3 * len(step.variables) + 2 * len(step.normals)
+    return GROUP if rows > CACHED or trajectories <= GROUP or -(-trajectories // LANES) < threads else LANES
 
 
 def lane_program(

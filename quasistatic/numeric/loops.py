@@ -35,12 +35,16 @@ Leaf: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True)
 class Piece:
-    """An expression as skeleton and leaves; ``key`` is the skeleton as text, ``size`` its operations."""
+    """An expression as skeleton and leaves; ``key`` is the skeleton as text, ``size`` its operations.
+
+    ``is_number`` is not true of conditions, which cannot be stored.
+    """
 
     key: str
     tree: Tree
     leaves: tuple[Leaf, ...]
     size: int
+    is_number: bool = True
 
 
 @dataclass
@@ -171,7 +175,7 @@ class _Roller:
             made = self.chain(sp.Mul, list(e.args))
         else:
             made = self.node(e)
-        if self.uses.get(e, 0) > 1 and made.size > 1:
+        if self.uses.get(e, 0) > 1 and made.size > 1 and made.is_number:
             made = self.pieces[e] = self.stored(made)
         return made
 
@@ -187,8 +191,8 @@ class _Roller:
 
     def node(self, e: sp.Basic) -> Piece:
         parts = [self.piece(a) for a in e.args]
-        while sum(p.size for p in parts) >= max(self.grain, 1) and any(p.size and _is_row(p) for p in parts):
-            largest = max((i for i, p in enumerate(parts) if _is_row(p)), key=lambda i: parts[i].size)
+        while sum(p.size for p in parts) >= self.grain and any(_can_be_stored(p) for p in parts):
+            largest = max((i for i, p in enumerate(parts) if _can_be_stored(p)), key=lambda i: parts[i].size)
             parts[largest] = self.stored(parts[largest])
         if isinstance(e, (sp.Max, sp.Min)):
             parts.sort(key=lambda p: p.key)
@@ -196,10 +200,9 @@ class _Roller:
 
     def chain(self, kind: type[sp.Basic], terms: Sequence[sp.Basic]) -> Piece:
         """A sum or product: in parts of at most ``grain`` operations, each added to the one before."""
-        parts = []
-        for term in terms:
-            part = self.piece(term)
-            parts.append(self.stored(part) if 2 * part.size > self.grain and _is_row(part) else part)
+        parts = [self.piece(term) for term in terms]
+        most = max(self.grain - len(parts) + 1, self.grain // 2)  # a single long part may stay: 2*(a*b + c*d + ...)
+        parts = [self.stored(p) if p.size > most and _is_row(p) else p for p in parts]
         parts.sort(key=lambda p: p.key)
         while sum(p.size + 1 for p in parts) - 1 > self.grain and len(parts) > 2:
             size = taken = 0
@@ -330,14 +333,23 @@ class _Layout:
         program = emit([expression], names)
         lines = list(program.stages[0])
         self.operations += count * count_operations([*lines, *program.outputs])
+        flat = count > 1 and not tabled and all(self.is_flat(c, kind) for c, kind in zip(columns, [*kinds, "r"], strict=True))
+        if flat:  # consecutive rows everywhere: one long row
+            texts = [f"np.int64({c[0]})" for c in columns]
         outer = [f"a{s} = {text}" for s, text in enumerate(texts)]
         if tabled:
             outer.insert(0, f"k = {self.length - tabled * count} + i*{tabled}")
         outer += [f"u{s} = Z[a{s}]" for s, kind in enumerate(kinds) if kind == "u"]
         inner = [f"r{s} = load_row({number}, Z, a{s} + l)" for s, kind in enumerate(kinds) if kind == "r"]
         inner += [*lines, f"store_row({number}, Z, a{len(kinds)} + l, {program.outputs[0]})"]
-        body = [*outer, "for l in range(L):", *("    " + line for line in inner)]
+        body = [*outer, f"for l in range({count}*L):" if flat else "for l in range(L):", *("    " + line for line in inner)]
+        if flat:
+            return body
         return [f"for i in range({count}):", *("    " + line for line in body)]
+
+    def is_flat(self, column: npt.NDArray[np.int64], kind: str) -> bool:
+        """Whether statement i has row number i after the first, or the same uniform number for all."""
+        return bool((np.diff(column) == (self.L if kind == "r" else 0)).all())
 
     def places(self, columns: list[npt.NDArray[np.int64]]) -> tuple[list[str], int]:
         """How statement i finds its row: a formula where the numbers are equally spaced, else a column of the table."""
@@ -368,6 +380,10 @@ def _is_row(piece: Piece) -> bool:
     return any(kind == "r" for kind, _ in piece.leaves)
 
 
+def _can_be_stored(piece: Piece) -> bool:
+    return piece.size > 0 and piece.is_number and _is_row(piece)
+
+
 def _join(kind: Any, parts: Sequence[Piece]) -> Piece:
     """A node over pieces; a sum or product of n has n-1 operations, a factor of -1 none."""
     if kind in (sp.Add, sp.Mul):
@@ -378,7 +394,8 @@ def _join(kind: Any, parts: Sequence[Piece]) -> Piece:
         operations = 1
     key = f"{kind.__name__}({','.join(p.key for p in parts)})"
     leaves = tuple(leaf for p in parts for leaf in p.leaves)
-    return Piece(key, (kind, tuple(p.tree for p in parts)), leaves, max(operations, 0) + sum(p.size for p in parts))
+    size = max(operations, 0) + sum(p.size for p in parts)
+    return Piece(key, (kind, tuple(p.tree for p in parts)), leaves, size, issubclass(kind, sp.Expr))
 
 
 def _expression(tree: Tree, symbols: list[sp.Symbol]) -> Any:

@@ -154,6 +154,6 @@ def undefined_symbols(code: bytes) -> list[str] | None:
                 name, _, _, section = struct.unpack_from("<IBBH", code, at)
                 if section == 0 and name:
                     found.append(code[names + name : code.index(b"\0", names + name)].decode("ascii"))
-    except (struct.error, IndexError, ValueError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         return None
     return found

@@ -12,7 +12,7 @@ from quasistatic.model.rule import Rule
 from quasistatic.numeric import cache
 from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.fingerprint import fingerprint
-from quasistatic.numeric.kernel import LaneProgram, StochasticMap, Watch, best_lanes, lane_program
+from quasistatic.numeric.kernel import GROUP, LANES, LaneProgram, StochasticMap, Watch, best_lanes, lane_program
 from quasistatic.numeric.unfold import silent_names, unfold
 
 
@@ -25,22 +25,32 @@ class LimitProgram(NamedTuple):
     data: tuple[float, ...]
 
 
-def simulation(rule: Rule, problem: Problem, values: Mapping[str, float], generator: str, watch: Watch, lanes: int) -> LaneProgram:
-    """The kernel that iterates a rule on a problem, with at most this number of lanes."""
+class Use(NamedTuple):
+    """What a kernel is wanted for, beside the map."""
+
+    trajectories: int = LANES
+    threads: int = 1
+    generator: str = "xoshiro"
+    watch: Watch = Watch()
+
+
+def simulation(rule: Rule, problem: Problem, values: Mapping[str, float], use: Use) -> LaneProgram:
+    """The kernel that iterates a rule on a problem."""
     silent = silent_names(values)
-    return lanes_of(
-        "simulation", lambda: unfold(rule, problem, True, silent), (rule, problem, silent & _constants(problem)), generator, watch, lanes
-    )
+    made_from = (rule, problem, silent & frozenset(c.name for c in problem.constants))
+    return lanes_of("simulation", lambda: unfold(rule, problem, True, silent), made_from, use)
 
 
-def lanes_of(kind: str, make: Callable[[], StochasticMap], made_from: Any, generator: str, watch: Watch, lanes: int) -> LaneProgram:
-    """The kernel of the map that ``make`` builds from ``made_from``, with at most this number of lanes."""
+def lanes_of(kind: str, make: Callable[[], StochasticMap], made_from: Any, use: Use) -> LaneProgram:
+    """The kernel of the map that ``make`` builds from ``made_from``."""
 
     def build() -> LaneProgram:
         step = make()
-        return lane_program(step, generator, watch, min(lanes, best_lanes(step)))
+        return lane_program(step, use.generator, use.watch, best_lanes(step, use.trajectories, use.threads))
 
-    return cache.recall(kind, hash_of(made_from, generator, watch, lanes), build, LaneProgram.packed, LaneProgram.unpacked)
+    few, many = use.trajectories <= GROUP, -(-use.trajectories // LANES) < use.threads  # all that the lanes depend on
+    key = hash_of(made_from, use.generator, use.watch, few or many)
+    return cache.recall(kind, key, build, LaneProgram.packed, LaneProgram.unpacked)
 
 
 def relaxation(rule: Rule, problem: Problem) -> LimitProgram:
@@ -68,7 +78,3 @@ def hash_of(*things: Any) -> str | None:
         return fingerprint(*things)
     except TypeError:
         return None
-
-
-def _constants(problem: Problem) -> frozenset[str]:
-    return frozenset(c.name for c in problem.constants)

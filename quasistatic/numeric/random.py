@@ -167,7 +167,8 @@ S[3*L + l] = d
 
 def _philox_text() -> str:
     """Two words ``p, q`` of the block (pair, trajectory ``S[L + l]``, half) under the key ``S[0]``; ten rounds, unrolled."""
-    lines = ["a = u64(pair)", "b = S[L + l]", "c = u64(half) & u64(0xFFFFFFFF)", "d = u64(half) >> u64(32)"]
+    low = "u64(0xFFFFFFFF)"  # LLVM multiplies 32 bits by 32 in one instruction only if it sees that the others are zero
+    lines = [f"a = u64(pair) & {low}", f"b = S[L + l] & {low}", f"c = u64(half) & {low}", "d = u64(half) >> u64(32)"]
     for i in range(10):
         if i:
             lines += ["k0 = (k0 + u64(0x9E3779B9)) & u64(0xFFFFFFFF)", "k1 = (k1 + u64(0xBB67AE85)) & u64(0xFFFFFFFF)"]

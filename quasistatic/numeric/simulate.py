@@ -15,7 +15,7 @@ from quasistatic.model.rule import Rule
 from quasistatic.numeric import plans
 from quasistatic.numeric.arguments import Array, Progress, number_of, point, resolve, seed_number, whole
 from quasistatic.numeric.ensemble import Ensemble, record_steps
-from quasistatic.numeric.kernel import Watch, fitting_lanes
+from quasistatic.numeric.kernel import Watch
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.random import generator_name
 from quasistatic.numeric.records import Records
@@ -55,8 +55,8 @@ class Simulator(Lanes):
         bounds: Sequence[float] = (),
     ) -> None:
         numbers = resolve(rule, problem, values)
-        lanes = fitting_lanes(whole(trajectories, "trajectories"), whole(threads, "threads"))
-        program = plans.simulation(rule, problem, numbers, generator_name(generator), watch or Watch(), lanes)
+        use = plans.Use(whole(trajectories, "trajectories"), whole(threads, "threads"), generator_name(generator), watch or Watch())
+        program = plans.simulation(rule, problem, numbers, use)
         super().__init__(program, plans.numbers(program, numbers), seed, trajectories, threads, bounds=bounds)
         self.remedy = f"Take a smaller eta (here {numbers['eta']:g})." if "eta" in numbers else "Take a smaller learning rate."
 

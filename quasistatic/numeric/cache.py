@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import importlib.abc
 import importlib.metadata
 import importlib.util
 import json
@@ -212,11 +213,24 @@ def _remove_modules(name: str, place: Path) -> None:
         pass
 
 
+class _Source(importlib.abc.InspectLoader):
+    """Loads a module from text, as if from a file that nobody can cache beside."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def get_source(self, fullname: str) -> str:
+        return self.source
+
+
 def _in_memory(name: str, source: str) -> ModuleType:
     """Compiled for this process alone."""
-    module = ModuleType(name)
+    loader = _Source(source.replace("cache=True, ", ""))
+    spec = importlib.util.spec_from_loader(name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    exec(compile(source.replace("cache=True, ", ""), f"<{name}>", "exec"), module.__dict__)
+    loader.exec_module(module)
     return module
 
 

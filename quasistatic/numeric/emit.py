@@ -302,7 +302,7 @@ class _Writer:
             root = f"math.sqrt({name})"
             whole = int(exponent - sp.Rational(1, 2))
             return root if whole == 0 else f"{self.wrapped(self.squaring(name, whole, stage))}*{root}"
-        return f"{self.atom(base, stage)} ** {self.atom(exponent, stage)}"
+        return f"power({self.text(base, stage)}, {self.text(exponent, stage)})"
 
     def squaring(self, name: str, n: int, stage: int) -> str:
         if n == 1:

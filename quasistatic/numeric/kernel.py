@@ -35,7 +35,7 @@ import math
 import numpy as np
 from numba import njit
 
-from quasistatic.numeric.intrinsics import as_bits, as_float, load_row, maximum, minimum, sign, store_row
+from quasistatic.numeric.intrinsics import as_bits, as_float, exp, load_row, log, maximum, minimum, power, sign, store_row
 
 u64 = np.uint64
 '''
@@ -255,7 +255,8 @@ def lane_program(
         "        if stop < records:",
         *_indent(_record(looks.escape_row), 3),
     ]
-    source = _HEADER.format(title="one iteration of many trajectories") + "\n".join(lines) + "\n"
+    code = "\n".join(lines).replace("math.exp(", "exp(").replace("math.log(", "log(")  # those that vectorise
+    source = _HEADER.format(title="one iteration of many trajectories") + code + "\n"
     names = tuple(s.name for s in step.arguments)
     return LaneProgram(
         source, lanes, rows, n, r, spare, len(watch.passages), watch.escape, generator, names, step.numbers, table, count

@@ -62,7 +62,8 @@ def interpret(program, numbers, states: np.ndarray, steps: int) -> np.ndarray:
     assert program.lanes == 16
     source = "\n".join(line for line in program.source.splitlines() if "import" not in line and not line.startswith("@njit"))
     scope = {
-        "np": np, "math": math, "maximum": max, "minimum": min, "sign": lambda v: float(np.sign(v)), "load_row": lambda loop, Z, i: Z[i],
+        "np": np, "math": math, "exp": math.exp, "log": math.log, "power": math.pow, "maximum": max, "minimum": min,
+        "sign": lambda v: float(np.sign(v)), "load_row": lambda loop, Z, i: Z[i],
         "store_row": lambda loop, Z, i, value: Z.__setitem__(i, value),
     }  # fmt: skip
     exec(source, scope)

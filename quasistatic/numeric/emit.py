@@ -97,7 +97,10 @@ def _lift(e: sp.Expr, found: dict[sp.Expr, sp.Symbol], prefix: str, memo: dict[s
     if e not in memo:
         keep = 1 if isinstance(e, sp.Pow) else len(e.args)
         args = [_lift(a, found, prefix, memo) if i < keep and isinstance(a, sp.Expr) else a for i, a in enumerate(e.args)]
-        memo[e] = e.func(*args) if any(a is not b for a, b in zip(args, e.args, strict=True)) else e
+        same = all(a is b for a, b in zip(args, e.args, strict=True))
+        # SymPy would multiply a number into a sum, and make a product of every term
+        apart = isinstance(e, sp.Mul) and len(args) == 2 and args[0].is_Number and args[1].is_Add
+        memo[e] = e if same else sp.Mul(*args, evaluate=False) if apart else e.func(*args)
     return memo[e]
 
 

@@ -128,7 +128,8 @@ class _Roller:
         self.fixed = dict(enumerate(rows.values()))
         self.depth = dict.fromkeys(self.fixed, 0)
         self.pieces: dict[sp.Basic, Piece] = {s: _leaf("r", i) for i, s in enumerate(rows)}
-        self.uniform_of: dict[sp.Basic, int] = {a: i for i, a in enumerate(arguments)}
+        # the arguments and their negatives, so that data of both signs have one skeleton; then what is computed from them
+        self.uniform_of: dict[sp.Basic, int] = {e: i for i, e in enumerate([*arguments, *(-a for a in arguments)])}
         self.varies: dict[sp.Basic, bool] = {**dict.fromkeys(rows, True), **dict.fromkeys(arguments, False)}
         self.uses: dict[sp.Basic, int] = {}
         self.known: dict[tuple[str, tuple[Leaf, ...]], int] = {}
@@ -144,7 +145,10 @@ class _Roller:
                 self.pieces[symbol] = self.stored(piece) if self.uses[symbol] > 1 else piece
         for j, output in enumerate(outputs):
             piece = self.piece(output)
-            self.outputs[self.statement(piece, fresh=True)] = j
+            register = piece.leaves[0][1] if piece.tree == "r" else -1
+            if register < len(self.fixed) or register in self.outputs:  # not a result that is stored anyway
+                register = self.statement(piece, fresh=True)
+            self.outputs[register] = j
 
     def count(self, root: sp.Basic) -> None:
         """How often every expression is used; definitions are looked into when first met."""
@@ -183,7 +187,7 @@ class _Roller:
         """The same number in all lanes; the factors of a product stay apart, so that data alone do not make new skeletons."""
         if not e.args and not isinstance(e, sp.Symbol):
             return Piece(str(e), e, (), 0)
-        if isinstance(e, sp.Mul) and len(e.args) <= 4:
+        if isinstance(e, sp.Mul) and len(e.args) <= 4 and e not in self.uniform_of:
             return self.chain(sp.Mul, list(e.args))
         if not isinstance(e, sp.Expr):  # a condition on uniform numbers
             return self.node(e)
@@ -286,8 +290,8 @@ class _Layout:
         """Lines that put the uniform numbers into their place: arguments, then what is computed from them."""
         roller, start = self.roller, self.uniform_row * self.L
         h = len(roller.arguments)
-        setup = [f"for i in range({h}):", f"    Z[{start} + i] = h[i]"] if h else []
-        computed = list(roller.uniform_of)[h:]
+        setup = [f"for i in range({h}):", f"    Z[{start} + i] = h[i]", f"    Z[{start + h} + i] = -h[i]"] if h else []
+        computed = list(roller.uniform_of)[2 * h :]
         if not computed:
             return setup, []
         names = {a: f"h[{i}]" for i, a in enumerate(roller.arguments)}

@@ -38,6 +38,7 @@ _NODES: Mapping[str, Callable[..., sp.Basic]] = {
 #: Kinds of results, and the options that each has beside rule, problem, time, order and route; kinds of laws.
 _DYNAMICS: Mapping[str, tuple[str, ...]] = {
     "SlowDynamics": (), "AdaptiveDynamics": ("mode",), "KineticDynamics": ("mode", "momentum", "transient"),
+    "StatisticalDynamics": ("mode",),
 }  # fmt: skip
 _LAWS = ("Law", "AdaptiveLaw")
 _NOISES: Mapping[str, type[Noise]] = {c.__name__: c for c in (HessianNoise, IsotropicNoise, CovarianceNoise, LabelNoise)}

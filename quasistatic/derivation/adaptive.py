@@ -424,6 +424,8 @@ class AdaptiveResult(SlowResult):
                     f"the potential exists, a sum of F(h_i) over the coordinates, but {error} flow.regularizer(u) of a compiled flow"
                     " integrates it."
                 ) from None
+            except NoPotential:  # S is not a function of one second moment: the one-form decides
+                pass
         drift = self.terms.flatness + self.terms.correlation
         omega = -(sp.Matrix(self.metric) * sp.Matrix(drift))
         return potential.integrate(omega, self.coordinates) + force

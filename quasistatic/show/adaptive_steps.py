@@ -10,6 +10,7 @@ from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.slow_states import Preconditioned
+from quasistatic.derivation.statistical import StatisticalResult
 from quasistatic.show import notation
 from quasistatic.show.frozen import Forms
 from quasistatic.show.notation import Word, operations
@@ -452,11 +453,42 @@ def _(result: KineticResult) -> tuple[Step, ...]:
     )
 
 
-def _kinetic(result: KineticResult, names: Names) -> list[Part]:
+def _kinetic(result: AdaptiveResult, names: Names) -> list[Part]:
     pairs = [(_rate(result, s), Forms(result).tidy(e)) for s, e in zip(result.slow_state, result.drift, strict=True)]
     return equations(pairs, names) or [part for left, value in pairs for part in one_equation(left, value, names, "slow.drift")]
 
 
 @inline.register
 def _(result: KineticResult) -> str:
+    return dollars([row for part in _kinetic(result, Names()) for row in inline_rows(part)])
+
+
+# -- signs and clips ---------------------------------------------------------------------------------------------------
+
+
+@steps.register
+def _(result: StatisticalResult) -> tuple[Step, ...]:
+    names = Names()
+    V = show_matrix("V", sp.Matrix(result.variance), result.problem.parameters, names, "slow.variance")
+    found = [
+        slow_table(result),
+        _setting(result.problem),
+        update_step(result.rule),
+        Step("Equilibrium across the manifold", (Sentence(KINK), Sentence("On this manifold its equilibrium has the covariance"), *V)),
+        Step("Drift along the manifold", (Sentence("Per iteration the coordinates drift by"), *_kinetic(result, names))),
+    ]
+    if any(x != 0 for x in result.diffusion):
+        D = show_matrix("D", sp.Matrix(result.diffusion), result.coordinates, names, "slow.diffusion")
+        found.append(Step("Diffusion along the manifold", (Sentence("and they diffuse with the covariance, per iteration,"), *D)))
+    return (*found, conditions_step(result.conditions))
+
+
+KINK = (
+    r"Averaged over Gaussian noise, the kink is smooth: by Stein's identity it acts on a small gradient as a linear filter with a gain of"
+    r" its own for each coordinate, which depends on the noise."
+)
+
+
+@inline.register
+def _(result: StatisticalResult) -> str:
     return dollars([row for part in _kinetic(result, Names()) for row in inline_rows(part)])

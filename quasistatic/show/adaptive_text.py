@@ -11,6 +11,7 @@ from quasistatic.derivation.adaptive_law import CURVATURE, AdaptiveLawResult
 from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.slow_states import Preconditioned
+from quasistatic.derivation.statistical import StatisticalResult
 from quasistatic.show import notation
 from quasistatic.show.frozen import Forms, averaged_over, density, slow_rates
 from quasistatic.show.notation import Word, plain
@@ -136,6 +137,20 @@ def _potential(forms: Forms) -> list[Entry]:
 
 @text.register
 def _(result: KineticResult) -> str:
+    rates = [(f"E[d{s}]/dt", _capped(e, "slow.drift")) for s, e in zip(result.slow_state, result.drift, strict=True)]
+    return _plain_page(result, [*_frozen_entries(result.preconditioned), ("V", "see slow.variance"), *rates], "with slow states")
+
+
+@text.register
+def _(result: StatisticalResult) -> str:
+    entries = _matrix_entries("V", sp.Matrix(result.variance), result.problem.parameters, "slow.variance")
+    entries += [(f"E[Delta {s}]", _capped(e, "slow.drift")) for s, e in zip(result.slow_state, result.drift, strict=True)]
+    if any(x != 0 for x in result.diffusion):
+        entries += _matrix_entries("D", sp.Matrix(result.diffusion), result.coordinates, "slow.diffusion")
+    return _plain_page(result, entries, "averaged over its kink")
+
+
+def _plain_page(result: AdaptiveResult, found: Sequence[Entry], what: str) -> str:
     problem = result.problem
     minima = ", ".join(f"{k} = {expression_text(v)}" for k, v in problem.minima.items())
     entries = [
@@ -143,12 +158,10 @@ def _(result: KineticResult) -> str:
         ("loss", _capped(problem.loss, "problem.loss")),
         ("minima", f"{minima}; coordinates {', '.join(map(str, result.coordinates))}"),
         ("noise", plain(str(problem.noise))),
-        *_frozen_entries(result.preconditioned),
-        ("V", "see slow.variance"),
-        *((f"E[d{s}]/dt", _capped(e, "slow.drift")) for s, e in zip(result.slow_state, result.drift, strict=True)),
+        *found,
         *_condition_entries(result),
     ]
-    return _page(_title(result, f"on {problem.name or 'a problem'}: with slow states"), entries)
+    return _page(_title(result, f"on {problem.name or 'a problem'}: slow dynamics, {what}"), entries)
 
 
 # -- the law for any loss ----------------------------------------------------------------------------------------------

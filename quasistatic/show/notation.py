@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import sympy as sp
@@ -13,10 +14,10 @@ from sympy.core.function import AppliedUndef
 
 from quasistatic.algebra.field import normal
 from quasistatic.derivation.adaptive import AdaptiveResult
-from quasistatic.derivation.adaptive_law import AdaptiveLawResult
 from quasistatic.derivation.law import LawResult
 from quasistatic.derivation.reduction import leading_term
 from quasistatic.derivation.result import SlowResult
+from quasistatic.derivation.structure import LinearRule
 from quasistatic.errors import AlgebraError, NoPotential, RuleError
 from quasistatic.symbols import GREEK
 
@@ -195,9 +196,22 @@ def leading_gain(law: LawResult) -> sp.Expr:
         return law.gain
 
 
+@dataclass(frozen=True, eq=False)
+class FilterLaw(LawResult):
+    """The law of a filter that a result has found in its rule."""
+
+    given: LinearRule | None = None
+
+    @cached_property
+    def linear(self) -> LinearRule:
+        """The filter."""
+        assert self.given is not None
+        return self.given
+
+
 def filter_law(result: AdaptiveResult) -> LawResult:
     """The law of the filter behind a preconditioner, at the same order."""
-    return AdaptiveLawResult(result.rule, order=result.order)
+    return FilterLaw(result.rule, order=result.order, given=result.linear)
 
 
 def law_of(result: SlowResult) -> LawResult | None:

@@ -6,6 +6,7 @@ all pairs but tangent-tangent; P projects along S times the normal space (theory
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,9 @@ from quasistatic.numeric.manifold.kernels import LinearFilter
 from quasistatic.numeric.manifold.noise import Blocks, NoiseModel
 from quasistatic.numeric.manifold.sampling import response
 from quasistatic.numeric.manifold.shape import Local
+
+#: Second moments below this part of the largest are what rounding leaves of zero.
+SILENT = 1e-24
 
 
 @dataclass(frozen=True)
@@ -168,8 +172,11 @@ class PointReduction:
         eye, none = np.eye(r), np.zeros((r, r))
         return LowRank(both, np.block([[core, eye], [eye, none]]), rest)
 
-    def equilibrium(self, count: int, stream: np.random.Generator) -> Array:
-        """States (count, 1 + q, d) at rest on the point with their part across the manifold drawn from its equilibrium."""
+    def equilibrium(self, count: int, stream: np.random.Generator, powers: Sequence[int] | None = None) -> Array:
+        """States (count, 1 + q, d) at rest on the point with their part across the manifold drawn from its equilibrium.
+
+        ``powers`` says which states carry the preconditioner, see :class:`Preconditioned`.
+        """
         A, b, fixed = self.filter.iteration
         c, n = self.local.curvature, len(b)
         core = np.diag(self.core) if self.core.ndim == 1 else self.core
@@ -182,11 +189,24 @@ class PointReduction:
         weights, vectors = np.linalg.eigh((joint + joint.T) / 2)
         normals = stream.standard_normal((count, len(weights)))
         fast = (normals @ (vectors * np.sqrt(np.clip(weights, 0, None))).T).reshape(count, n, len(c))
-        return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root)
+        units = np.ones(n) if powers is None else 2.0 * np.asarray(powers) - 1
+        return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root ** units[:, None])
 
     def second_moments(self, diagonal: Array) -> Array:
-        """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; additive noise."""
+        """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; with minibatches also what sampling the residuals adds.
+
+        Where neither reaches a coordinate, the fluctuation's own gradient of the next order is all there is (theory, section 1).
+        """
         c = self.local.curvature
         core = np.diag(self.core) if self.core.ndim == 1 else self.core
+        inside = c[:, None] * core * c
+        if self.noise.batch is not None and self.filter.order.symbol is None:
+            S = self.blocks.normal
+            inside = inside + core / self.filter.kernel(c[:, None], c) - (np.diag(S) if S.ndim == 1 else S)
         W = self.local.normals / self.root[:, None]
-        return np.asarray(diagonal + np.sum((W @ (c[:, None] * core * c)) * W, axis=1))
+        found = np.asarray(diagonal + np.sum((W @ inside) * W, axis=1))
+        silent = np.flatnonzero(found <= SILENT * found.max())
+        if silent.size:
+            V = self.covariance()
+            found[silent] = [self.local.slice_moment(int(i), V.left, V.core) for i in silent]
+        return found

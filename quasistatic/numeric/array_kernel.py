@@ -22,7 +22,7 @@ from quasistatic.model.rule import Rule
 from quasistatic.numeric import array_parts
 from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.emit import emit, lift_numbers, local_names
-from quasistatic.numeric.random import PAIR
+from quasistatic.numeric.random import PAIRS
 from quasistatic.symbols import BlockMean, Mean
 
 _HEADER = '''\
@@ -279,7 +279,7 @@ def _plain(function: object, name: str) -> str:
 
 
 def _normals() -> str:
-    return _NORMALS.format(pair=textwrap.indent(PAIR.rstrip("\n"), " " * 8))
+    return _NORMALS.format(pair=textwrap.indent(PAIRS["xoshiro"].rstrip("\n"), " " * 8))
 
 
 def _indent(lines: Sequence[str]) -> list[str]:

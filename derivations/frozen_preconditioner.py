@@ -99,9 +99,7 @@ def limit_jacobian(gradient: Callable[[Array], Array], S: Array, point: Array, s
     """The derivative of the limit point with respect to the start, by central differences of fourth order, (d, d)."""
     columns = []
     for direction in np.eye(len(point)):
-        near, far = (
-            [limit_point(gradient, S, point + s * direction) for s in (size, -size)] for size in (step, 2 * step)
-        )
+        near, far = ([limit_point(gradient, S, point + s * direction) for s in (size, -size)] for size in (step, 2 * step))
         columns.append((8 * (near[0] - near[1]) - (far[0] - far[1])) / (12 * step))
     return np.column_stack(columns)
 

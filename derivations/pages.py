@@ -170,9 +170,19 @@ def differences(found: Sequence[Any], stated: Sequence[Any]) -> list[sp.Expr]:
     return result
 
 
+def within(found: float, stated: float, tolerance: float) -> float:
+    """0 where two numbers agree to their own accuracy, which is not that of ``ACCURACY``, else 1."""
+    return 0.0 if abs(found - stated) <= tolerance else 1.0
+
+
+def shown(expression: sp.Expr) -> str:
+    """LaTeX of an expression; the zoo's eps is the papers' epsilon."""
+    return tex(expression).replace(r"\mathrm{eps}", r"\epsilon ")
+
+
 def equation(left: str, expression: sp.Expr) -> str:
     """left = expression."""
-    return f"{left} = {tex(expression)}"
+    return f"{left} = {shown(expression)}"
 
 
 def sde(slow: qs.SlowDynamics) -> tuple[sp.Matrix, sp.Matrix]:

@@ -157,7 +157,7 @@ def member_table() -> Entry:
     return Entry(
         "table",
         r"Methods of this kind, and what they descend under label noise, to be derived below, up to a factor. The library derives $S$, $V$"
-        r" and $\Psi$ of the first four rows from the rules; the rest is (28) and (29).",
+        r" and $\Psi$ of the first five rows from the rules, see (14) to (21); the rest is (28) and (29).",
         rf"\begin{{array}}{{llll}} {head} \\[0.4ex] \hline \rule{{0pt}}{{2.6ex}} {body} \end{{array}}",
         form,
         residual,

@@ -37,6 +37,7 @@ dh = h.diff(xi)
 mx, my = qs.symbols("mx my")
 u, v = sp.symbols("u v", positive=True)
 g1, g2 = sp.symbols("gamma1 gamma2", positive=True)
+ROOT = sp.sqrt(g2)
 LATE = {g1: sp.Integer(1), g2: sp.Integer(1)}
 QUARTER = sp.pi / 4
 
@@ -73,6 +74,12 @@ def in_constants(expression: sp.Expr) -> sp.Expr:
     return sp.powdenest(found, force=True).subs(s, xi).doit()
 
 
+def found_rate(expression: sp.Expr, left: str) -> str:
+    """left = the library's expression, in the paper's constants and with x for x'."""
+    together = expression.replace(lambda n: n.is_Add, sp.factor_terms)  # eta, which cancels, out of every sum
+    return equation(left, together.subs(xi, x))
+
+
 # -- the SDE of the rule -----------------------------------------------------------------------------------------------
 
 
@@ -87,7 +94,7 @@ class Scaled:
 
 
 #: Gradient, memories, variance of the noise and its unit normal, of one coordinate.
-force, memory, second, variance, normal = sp.symbols("f m w S n", positive=True)
+force, memory, second, variance, kick = sp.symbols("f m w S n", positive=True)
 
 
 @cache
@@ -100,16 +107,16 @@ def scaled() -> Scaled:
     z, g, (m, w) = trace.parameter, trace.gradient, trace.variables[1:]
     updates = [update.xreplace(RULE.fixed_symbols) for update in trace.updates]
     powers = {beta1**trace.iteration: 1 - g1, beta2**trace.iteration: 1 - g2}
-    values = {m: memory, w: sigma0**2 * second / e**2, g: force + sigma0 / e * normal * sp.sqrt(variance)}
+    values = {m: memory, w: sigma0**2 * second / e**2, g: force + sigma0 / e * kick * sp.sqrt(variance)}
     values |= {eta: e, beta1: 1 - c1 * e**2, beta2: 1 - c2 * e**2, eps: eps0 / e}
     moved = [update.subs(powers).subs(values, simultaneous=True) for update in updates]
     step_z = (moved[0] - z) / e**2
     step_m = sp.expand((moved[1] - memory) / e**2)
     step_u = sp.expand((moved[2] * e**2 / sigma0**2 - second) / e**2)
-    quiet = step_m.subs(normal, 0)
-    kick = sp.expand((step_m - quiet) * e)  # a step's noise over sqrt(dt), dt = e^2
-    mean_u = step_u.coeff(normal, 0) + step_u.coeff(normal, 2)  # E n = 0, E n^2 = 1
-    return Scaled(_leading_step(step_z), quiet, sp.expand(mean_u).subs(e, 0), sp.expand(kick**2 / normal**2))
+    quiet = step_m.subs(kick, 0)
+    pushed = sp.expand((step_m - quiet) * e)  # a step's noise over sqrt(dt), dt = e^2
+    mean_u = step_u.coeff(kick, 0) + step_u.coeff(kick, 2)  # E n = 0, E n^2 = 1
+    return Scaled(_leading_step(step_z), quiet, sp.expand(mean_u).subs(e, 0), sp.expand(pushed**2 / kick**2))
 
 
 def _leading_step(step: sp.Expr) -> sp.Expr:
@@ -411,7 +418,7 @@ def equation_27() -> Entry:
         lambda: (-sigma0 * dh / (4 * eps0 * sp.sqrt(h)), -dh / (2 * h)),
         residual,
         (),
-        lambda: equation(r"\dot x", per_time(library().adiabatic().drift[0])),
+        lambda: found_rate(per_time(library().adiabatic().drift[0]), r"\dot x"),
     )
 
 
@@ -482,7 +489,7 @@ def equation_41() -> Entry:
 def equation_42() -> Entry:
     """(40) in these coordinates."""
 
-    def form(root: sp.Expr = sp.sqrt(g2)) -> Form:
+    def form(root: sp.Expr = ROOT) -> Form:
         P = sp.diag(scale(u, root), scale(v, root))
         moved = -root / g1 * R.T * P.inv() * R * sp.Matrix([mx, my])
         return list(moved)
@@ -503,7 +510,7 @@ def equation_42() -> Entry:
 def equation_43() -> Entry:
     """The components."""
 
-    def form(noise: sp.Expr = h, swap: bool = False, root: sp.Expr = sp.sqrt(g2)) -> Form:
+    def form(noise: sp.Expr = h, swap: bool = False, root: sp.Expr = ROOT) -> Form:
         P = sp.diag(scale(u, root), scale(v, root))
         moved = -root / g1 * R.T * P.inv() * R * sp.Matrix([mx, my])
         shares = (sp.cos(theta), sp.sin(theta)) if swap else (sp.sin(theta), sp.cos(theta))
@@ -531,11 +538,11 @@ def equation_43() -> Entry:
             Erratum("E7", r"The noise is $\sigma_0c_1\sqrt h$; without the root it is rejected.", lambda: form(noise=h**2)),
             Erratum("E17", r"So is $\gamma_2$ without its root.", lambda: form(root=g2)),
         ),
-        lambda: equation(r"\frac{\dd u}{\dd t}", sp.factor(sp.expand(per_time(library().drift[1], MOMENT)))),
+        lambda: found_rate(per_time(library().drift[1], MOMENT), r"\frac{\dd u}{\dd t}"),
     )
 
 
-def at_zero(root: sp.Expr = sp.sqrt(g2)) -> Form:
+def at_zero(root: sp.Expr = ROOT) -> Form:
     """(44)."""
     factor = root / g1
     return Rates(
@@ -562,7 +569,7 @@ def equation_44() -> Entry:
 def equation_45() -> Entry:
     """The equilibrium."""
 
-    def form(root: sp.Expr = sp.sqrt(g2), share: int = 4) -> Form:
+    def form(root: sp.Expr = ROOT, share: int = 4) -> Form:
         return sigma0**2 * root / (share * g1 * scale(v, root))
 
     def residual(stated: Form) -> list[sp.Expr]:
@@ -580,14 +587,14 @@ def equation_45() -> Entry:
         form,
         residual,
         (Erratum("E17", r"$\sigma_0^2\gamma_2$ and $\epsilon_0\gamma_2$ are printed; they are rejected.", lambda: form(g2)),),
-        lambda: equation(r"\operatorname{Var}y'\bigr|_{\gamma_i = 1}", in_constants(library().variance[1, 1].subs(theta, 0))),
+        lambda: found_rate(in_constants(library().variance[1, 1].subs(theta, 0)), r"\operatorname{Var}y'\bigr|_{\gamma_i = 1}"),
     )
 
 
 def equation_46() -> Entry:
     """The effective dynamics."""
 
-    def form(root: sp.Expr = sp.sqrt(g2)) -> Form:
+    def form(root: sp.Expr = ROOT) -> Form:
         moved = -root / g1 * mx / scale(u, root)
         return moved, c1 * (sigma0**2 * root * dh / (4 * g1 * scale(v, root)) - mx)
 
@@ -664,7 +671,7 @@ def equation_48() -> Entry:
         form,
         residual,
         (Erratum("", r"Half of the force is rejected.", lambda: form(8)),),
-        lambda: equation(r"\dot x'\bigr|_{\theta = 0}", per_time(library().adiabatic().drift[0]).subs(theta, 0)),
+        lambda: found_rate(per_time(library().adiabatic().drift[0]).subs(theta, 0), r"\dot x'\bigr|_{\theta = 0}"),
     )
 
 
@@ -720,7 +727,7 @@ def equation_50() -> Entry:
 def equation_51() -> Entry:
     """theta = pi/4."""
 
-    def form(root: sp.Expr = sp.sqrt(g2)) -> Form:
+    def form(root: sp.Expr = ROOT) -> Form:
         factor = root / g1 / scale(u, root)
         return -factor * mx, -factor * my, c2 * (h / 2 - u)
 
@@ -748,7 +755,7 @@ def equation_51() -> Entry:
 def equation_52() -> Entry:
     """The effective momentum."""
 
-    def form(root: sp.Expr = sp.sqrt(g2)) -> Form:
+    def form(root: sp.Expr = ROOT) -> Form:
         return c1 * (sigma0**2 * root * dh / (4 * g1 * scale(u, root)) - mx)
 
     return Entry(
@@ -783,7 +790,7 @@ def equation_53() -> Entry:
         form,
         residual,
         (Erratum("", r"$u = h$, of the axis across the minima at $\theta = 0$, is rejected.", lambda: form(1)),),
-        lambda: equation(r"\dot x'\bigr|_{\theta = \pi/4}", per_time(library(QUARTER).adiabatic().drift[0])),
+        lambda: found_rate(per_time(library(QUARTER).adiabatic().drift[0]), r"\dot x'\bigr|_{\theta = \pi/4}"),
     )
 
 
@@ -863,7 +870,7 @@ def any_angle() -> Entry:
         form,
         residual,
         (Erratum("", r"The square of one factor in place of the product is rejected.", lambda: form(0)),),
-        lambda: equation(r"\frac{\dd w}{\dd t}", per_time(library().adiabatic().drift[0])),
+        lambda: found_rate(per_time(library().adiabatic().drift[0]), r"\frac{\dd w}{\dd t}"),
     )
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``quasistatic list``, ``quasistatic derive`` and ``quasistatic reproduce``.
+"""The command line: ``quasistatic list``, ``derive``, ``reproduce`` and ``sweep``.
 
 Exit codes: 0, 1 for a failed validation, 2 for bad input, 130 after Ctrl-C. Heavy imports happen inside the commands.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from quasistatic.cli.inputs import assigned_numbers, fixed_rule, load_problem, load_rule, zoo_problem
+from quasistatic.cli.sweep import sweep
 from quasistatic.errors import HyperparameterError, OutputError, QuasistaticError, SimulationDiverged, StartError, suggestion
 
 try:
@@ -50,6 +51,7 @@ def make_app() -> typer.Typer:
     app.command("list")(list_zoo)
     app.command("derive")(derive)
     app.command("reproduce")(reproduce)
+    app.command("sweep")(sweep)
     return app
 
 

@@ -131,6 +131,11 @@ class Geometry:
         return not _nonzero(self._reduced(self.h * self.Sff - self.Sff * self.h.transpose()))
 
     @cached_property
+    def noise_over_h(self) -> DomainMatrix:
+        """h^-1 Sff, (r, r)."""
+        return self._reduced(solve_field(self.h, self.Sff))
+
+    @cached_property
     def powers(self) -> tuple[DomainMatrix, ...]:
         """1, h, ..., h^(r-1)."""
         found = [DomainMatrix.eye(self.r, self.field.domain).to_dense()]
@@ -195,11 +200,14 @@ def scale_symbols(problem: Problem) -> tuple[sp.Symbol, ...]:
 
 
 @lru_cache(maxsize=64)
-def geometry(problem: Problem, scaled: bool = False) -> Geometry:
-    """The geometry of a problem, ``scaled`` by the frozen preconditioner; kept, since every rule on the problem needs the same."""
+def geometry(problem: Problem, scaled: bool = False, noise: sp.ImmutableMatrix | None = None) -> Geometry:
+    """The geometry of a problem, ``scaled`` by the frozen preconditioner; kept, since every rule on the problem needs the same.
+
+    ``noise`` is a covariance (d, d) instead of the problem's own.
+    """
     problem.require_noise()
     chart = problem.chart
-    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance
+    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance if noise is None else noise
     dH = [H.diff(u) for u in chart.coordinates]
     d2phi = [[chart.embedding.diff(u, v) for v in chart.coordinates] for u in chart.coordinates]
     scales = scale_symbols(problem) if scaled else ()

@@ -9,7 +9,7 @@ import numpy as np
 import sympy as sp
 
 from quasistatic.errors import ProblemError, RuleError
-from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise
+from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise, SumNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule
 from quasistatic.numeric.arguments import Array
@@ -55,7 +55,7 @@ class _Unfolding:
         self.block = {p: b for b, block in enumerate(problem.blocks) for p in block}
 
     def run(self) -> StochasticMap:
-        require_closed([self.problem.loss, *self.problem.chart.embedding], "problem")
+        require_closed([self.problem.loss, *(self.problem.chart.embedding if self.problem.has_chart else ())], "problem")
         for query in self.rule.trace.queries:
             self.ask(query)
         shared = self.shared_symbols()
@@ -112,7 +112,8 @@ class _Unfolding:
 
     def strengths(self, noise: Noise) -> Noise:
         """The noise with strengths of 0 put in (a Cholesky factor would divide by them), other numbers taken out."""
-        lift = not isinstance(noise, CovarianceNoise)
+        parts = noise.parts if isinstance(noise, SumNoise) else (noise,)
+        lift = not any(isinstance(p, CovarianceNoise) for p in parts)
 
         def change(e: sp.Expr) -> sp.Expr:
             e = e.xreplace({s: sp.Integer(0) for s in e.free_symbols if s in self.problem.constants and s.name in self.silent})

@@ -4,8 +4,9 @@
 
 checks everything, prints a line for every equation, and writes the page as a LaTeX document.
 
-Every equation is derived here from the traced rule, under its declared scaling, with SymPy; where the library has the same
-thing per iteration, its result, with sigma = sigma0/eta, eps = eps0/eta and t = k*eta^2 put in, is compared as well.
+Every equation is derived here from the traced rule, under its declared scaling, with SymPy, and compared with what the library
+derives with time="continuous", with sigma = sigma0/eta, eps = eps0/eta and 1 - beta_i = c_i*eta^2 put in; where the momentum is at
+rest, also with its result per iteration, in which beta1 is fixed.
 """
 
 from __future__ import annotations
@@ -264,7 +265,34 @@ def late(expression: sp.Expr, angle: sp.Expr) -> sp.Expr:
     return expression.subs(rest).subs(LATE)
 
 
-# -- where the continuous form of the library goes, when it has one ----------------------------------------------------
+# -- the library in the paper's time -----------------------------------------------------------------------------------
+
+
+@cache
+def continuous(angle: sp.Expr = theta, transient: bool = False) -> qs.SlowDynamics:
+    """Adam under its scaling: (x', m_x', v_x, v_y), and with ``transient`` the bias corrections."""
+    return qs.derive(RULE, problem(angle), time="continuous", transient=transient)
+
+
+def in_time(expression: sp.Expr, slow: qs.SlowDynamics) -> sp.Expr:
+    """A rate of ``continuous`` in the paper's letters: gamma_i for the bias corrections, m_x' for the momentum."""
+    momentum = {s: mx for s in slow.slow_state if s.name == f"m_{slow.coordinates[0]}"}
+    found = in_constants(expression.xreplace(momentum)).subs(beta1, 1 - c1 * eta**2)
+    return found.xreplace({sp.exp(-c1 * t): 1 - g1, sp.exp(-c2 * t): 1 - g2})
+
+
+def transient_rates(angle: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """The library's rates of x' and m_x' with u, v and the bias corrections."""
+    slow = continuous(angle, True)
+    moved, mean = (in_time(row, slow) for row in slow.drift[:2])
+    return (moved.subs(v, u), mean.subs(v, u)) if angle == QUARTER else (moved, mean)
+
+
+def late_rates(angle: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
+    """The same with u and v at rest on h."""
+    slow = continuous(angle).adiabatic()
+    moved, mean = (in_time(row, slow) for row in slow.drift)
+    return moved, mean
 
 
 # -- section 5 ---------------------------------------------------------------------------------------------------------
@@ -338,7 +366,10 @@ def momentum_pair(angle: sp.Expr, errata: Callable[[Callable[..., Form]], tuple[
         mean = mean.subs(eps0, 0)
         moved = moved.subs(eps0, 0) if angle == QUARTER else moved
         first = sp.solve(stated[0], mx)[0]  # the momentum at rest gives the library's first-order rate
-        return [mean - stated[0], moved - stated[1], first_order(angle) - stated[1].subs(mx, first)]
+        library_moved, library_mean = late_rates(angle)
+        library_moved = library_moved.subs(eps0, 0) if angle == QUARTER else library_moved
+        own = [mean - stated[0], moved - stated[1], first_order(angle) - stated[1].subs(mx, first)]
+        return [*own, library_mean.subs(eps0, 0) - stated[0], library_moved - stated[1]]
 
     rows = {
         sp.S.Zero: r"\dd m_{x,t} = c_1\Bigl(\frac{\sigma_0\,h'(x_t)}{4\sqrt{h(x_t)}} - m_{x,t}\Bigr)\dd t, \qquad"
@@ -352,7 +383,8 @@ def momentum_pair(angle: sp.Expr, errata: Callable[[Callable[..., Form]], tuple[
 @cache
 def first_order(angle: sp.Expr) -> sp.Expr:
     """The library's rate with all else at rest, per t; eps0 is dropped beside sigma0 sqrt(h)."""
-    rate = per_time(library().adiabatic().drift[0]).subs(theta, angle).doit()
+    slow = continuous(angle).adiabatic().overdamped()
+    rate = in_time(slow.drift[0], slow)
     if angle == QUARTER:
         return rate.subs(eps0, 0)
     return rate * (sigma0 * sp.sqrt(h) + eps0) / (sigma0 * sp.sqrt(h))
@@ -418,7 +450,7 @@ def equation_27() -> Entry:
         lambda: (-sigma0 * dh / (4 * eps0 * sp.sqrt(h)), -dh / (2 * h)),
         residual,
         (),
-        lambda: found_rate(per_time(library().adiabatic().drift[0]), r"\dot x"),
+        lambda: found_rate(_any_rate(), r"\dot x"),
     )
 
 
@@ -520,7 +552,7 @@ def equation_43() -> Entry:
         )  # fmt: skip
 
     def residual(stated: Rates) -> list[sp.Expr]:
-        rows = [per_time(r, MOMENT) for r in library().drift[1:]]
+        rows = [in_time(r, continuous()) / MOMENT for r in continuous().drift[2:]]
         return [*agree(derived(), stated), rows[0] - stated.u, rows[1] - stated.v]
 
     return Entry(
@@ -538,7 +570,7 @@ def equation_43() -> Entry:
             Erratum("E7", r"The noise is $\sigma_0c_1\sqrt h$; without the root it is rejected.", lambda: form(noise=h**2)),
             Erratum("E17", r"So is $\gamma_2$ without its root.", lambda: form(root=g2)),
         ),
-        lambda: found_rate(per_time(library().drift[1], MOMENT), r"\frac{\dd u}{\dd t}"),
+        lambda: found_rate(in_time(continuous().drift[2], continuous()) / MOMENT, r"\frac{\dd u}{\dd t}"),
     )
 
 
@@ -561,9 +593,15 @@ def equation_44() -> Entry:
         r" \\"
         r" \dd u_t &= -c_2u_t\,\dd t, & \dd v_t &= c_2\,(h(x'_t) - v_t)\,\dd t,",
         at_zero,
-        lambda stated: agree(derived(sp.S.Zero), stated),
+        lambda stated: [*agree(derived(sp.S.Zero), stated), transient_rates(sp.S.Zero)[0] - stated.xi, *_memories(stated)],
         (Erratum("E17", r"$\gamma_2$ without its root is rejected.", lambda: at_zero(g2)),),
     )
+
+
+def _memories(stated: Rates) -> list[sp.Expr]:
+    """The library's equations of u and v while the bias corrections last."""
+    slow = continuous(sp.S.Zero, True)
+    return [in_time(row, slow) / MOMENT - rate for row, rate in zip(slow.drift[2:4], (stated.u, stated.v), strict=True)]
 
 
 def equation_45() -> Entry:
@@ -574,8 +612,9 @@ def equation_45() -> Entry:
 
     def residual(stated: Form) -> list[sp.Expr]:
         own = normal_variance(mobility(sp.S.Zero)[1, 1])
-        found = in_constants(library().variance[1, 1].subs(theta, 0))
-        return [own - stated, own.diff(c1), found - stated.subs(LATE)]
+        slow = continuous(sp.S.Zero, True)
+        fixed = in_constants(library().variance[1, 1].subs(theta, 0))  # for a fixed beta1
+        return [own - stated, own.diff(c1), in_time(slow.variance[1, 1], slow) - stated, fixed - stated.subs(LATE)]
 
     return Entry(
         "45",
@@ -587,7 +626,7 @@ def equation_45() -> Entry:
         form,
         residual,
         (Erratum("E17", r"$\sigma_0^2\gamma_2$ and $\epsilon_0\gamma_2$ are printed; they are rejected.", lambda: form(g2)),),
-        lambda: found_rate(in_constants(library().variance[1, 1].subs(theta, 0)), r"\operatorname{Var}y'\bigr|_{\gamma_i = 1}"),
+        lambda: found_rate(in_time(continuous(sp.S.Zero, True).variance[1, 1], continuous(sp.S.Zero, True)), r"\operatorname{Var}y'"),
     )
 
 
@@ -606,7 +645,7 @@ def equation_46() -> Entry:
         r" \dd m_{x',t} &= c_1\Bigl(\frac{\sigma_0^2\sqrt{\gamma_2(t)}\,h'(x'_t)}"
         r"{4\gamma_1(t)\,(\sigma_0\sqrt{v_t} + \epsilon_0\sqrt{\gamma_2(t)})} - m_{x',t}\Bigr)\dd t .",
         form,
-        lambda stated: [a - b for a, b in zip(effective(sp.S.Zero), stated, strict=True)],
+        lambda stated: [a - b for found in (effective(sp.S.Zero), transient_rates(sp.S.Zero)) for a, b in zip(found, stated, strict=True)],
         (Erratum("E17", r"Again $\sqrt{\gamma_2}$ in all four places.", lambda: form(g2)),),
     )
 
@@ -661,7 +700,8 @@ def equation_48() -> Entry:
         moved, mean = (late(r, sp.S.Zero) for r in effective(sp.S.Zero))
         first = stated[0].subs(mx, sp.solve(stated[1], mx)[0])
         found = per_time(library().adiabatic().drift[0]).subs(theta, 0).doit()
-        return [moved - stated[0], mean - stated[1], found - first]
+        late_moved, late_mean = late_rates(sp.S.Zero)
+        return [moved - stated[0], mean - stated[1], found - first, late_moved - stated[0], late_mean - stated[1]]
 
     return Entry(
         "48",
@@ -671,7 +711,7 @@ def equation_48() -> Entry:
         form,
         residual,
         (Erratum("", r"Half of the force is rejected.", lambda: form(8)),),
-        lambda: found_rate(per_time(library().adiabatic().drift[0]).subs(theta, 0), r"\dot x'\bigr|_{\theta = 0}"),
+        lambda: found_rate(late_rates(sp.S.Zero)[1], r"\frac{\dd m_{x'}}{\dd t}"),
     )
 
 
@@ -734,8 +774,16 @@ def equation_51() -> Entry:
     def residual(stated: Form) -> list[sp.Expr]:
         rates = derived(QUARTER)
         same = [r.subs(v, u) for r in (rates.xi, rates.zeta, rates.u, rates.v)]
-        rows = [per_time(r, MOMENT).subs(v, u) for r in library(QUARTER).drift[1:]]
-        return [same[0] - stated[0], same[1] - stated[1], same[2] - stated[2], same[3] - stated[2], *(r - stated[2] for r in rows)]
+        slow = continuous(QUARTER, True)
+        rows = [(in_time(r, slow) / MOMENT).subs(v, u) for r in slow.drift[2:4]]
+        return [
+            same[0] - stated[0],
+            same[1] - stated[1],
+            same[2] - stated[2],
+            same[3] - stated[2],
+            *(r - stated[2] for r in rows),
+            transient_rates(QUARTER)[0] - stated[0],
+        ]
 
     return Entry(
         "51",
@@ -764,7 +812,7 @@ def equation_52() -> Entry:
         r"\dd m_{x',t} = c_1\Bigl(\frac{\sigma_0^2\sqrt{\gamma_2(t)}\,h'(x'_t)}"
         r"{4\gamma_1(t)\,(\sigma_0\sqrt{u_t} + \epsilon_0\sqrt{\gamma_2(t)})} - m_{x',t}\Bigr)\dd t .",
         form,
-        lambda stated: [effective(QUARTER)[1] - stated],
+        lambda stated: [effective(QUARTER)[1] - stated, transient_rates(QUARTER)[1] - stated],
         (Erratum("E17", r"$\gamma_2$ without its root is rejected.", lambda: form(g2)),),
     )
 
@@ -780,7 +828,8 @@ def equation_53() -> Entry:
         moved, mean = (late(r, QUARTER) for r in effective(QUARTER))
         first = stated[0].subs(mx, sp.solve(stated[1], mx)[0])
         found = per_time(library(QUARTER).adiabatic().drift[0])
-        return [moved - stated[0], mean - stated[1], found - first]
+        late_moved, late_mean = late_rates(QUARTER)
+        return [moved - stated[0], mean - stated[1], found - first, late_moved - stated[0], late_mean - stated[1]]
 
     return Entry(
         "53",
@@ -790,7 +839,7 @@ def equation_53() -> Entry:
         form,
         residual,
         (Erratum("", r"$u = h$, of the axis across the minima at $\theta = 0$, is rejected.", lambda: form(1)),),
-        lambda: found_rate(per_time(library(QUARTER).adiabatic().drift[0]), r"\dot x'\bigr|_{\theta = \pi/4}"),
+        lambda: found_rate(late_rates(QUARTER)[1], r"\frac{\dd m_{x'}}{\dd t}"),
     )
 
 
@@ -815,6 +864,13 @@ p1 = sigma0 * sp.sqrt(h) * sp.Abs(sp.sin(theta)) + eps0
 p2 = sigma0 * sp.sqrt(h) * sp.Abs(sp.cos(theta)) + eps0
 
 
+@cache
+def _any_rate() -> sp.Expr:
+    """The library's rate with all else at rest, at any angle."""
+    slow = continuous().adiabatic().overdamped()
+    return in_time(slow.drift[0], slow)
+
+
 def slow_coordinate() -> Entry:
     """What is slow: the projection along P^-1 times the normal."""
 
@@ -826,7 +882,8 @@ def slow_coordinate() -> Entry:
         rates, M = derived(), mobility(theta).subs(LATE)
         moved = (rates.xi - weight * rates.zeta).subs(LATE)
         P = R.T * sp.diag(scale(u), scale(v)).subs(LATE) * R
-        return [moved.diff(my), moved.diff(mx) * P[0, 0] + 1, M[1, 1] - P[0, 0] / P.det()]
+        found = in_time(continuous().drift[0], continuous())
+        return [moved.diff(my), moved.diff(mx) * P[0, 0] + 1, M[1, 1] - P[0, 0] / P.det(), found + mx / P[0, 0]]
 
     return Entry(
         "any angle",
@@ -856,10 +913,16 @@ def any_angle() -> Entry:
         rest = {u: h * sp.sin(theta) ** 2, v: h * sp.cos(theta) ** 2}
         weight = (R.T * sp.diag(scale(u), scale(v)).subs(LATE) * R)[0, 0]
         own_rate = -own * dh / weight
-        found = per_time(library().adiabatic().drift[0])
+        found = _any_rate()
         n = sp.Matrix([sp.sin(theta), sp.cos(theta)])
         V = (n.T * library().adiabatic().variance * n)[0]
-        return [own_rate.subs(rest) - rate, found - rate, own.subs(rest) - spread, in_constants(V) - spread]
+        return [
+            own_rate.subs(rest) - rate,
+            found - rate,
+            own.subs(rest) - spread,
+            in_constants(V) - spread,
+            per_time(library().adiabatic().drift[0]) - rate,
+        ]
 
     return Entry(
         "any angle",
@@ -870,7 +933,7 @@ def any_angle() -> Entry:
         form,
         residual,
         (Erratum("", r"The square of one factor in place of the product is rejected.", lambda: form(0)),),
-        lambda: found_rate(per_time(library().adiabatic().drift[0]), r"\frac{\dd w}{\dd t}"),
+        lambda: found_rate(_any_rate(), r"\frac{\dd w}{\dd t}"),
     )
 
 
@@ -906,8 +969,9 @@ PAGE = Page(
     r"This page follows section 5 and appendix B of \emph{A quasistatic derivation of optimization algorithms' exploration on the minima"
     r" manifold}, with its numbers. Where the paper has a misprint, the equation here is the corrected one, and a remark E says so; after"
     r" ``Not so'' stands a form that nobody published, and that the check rejects. The SDE is derived from the rule itself, and so is"
-    r" everything after it; what the library finds per iteration for a fixed $\beta_1$ is compared in the paper's time $t = k\eta^2$ and"
-    r" constants, wherever the momentum is at rest.",
+    r" everything after it, and both are compared with the library's continuous form, $\gamma_1$ and $\gamma_2$ included. What it finds per"
+    r" iteration for a fixed $\beta_1$ is compared besides, in the paper's time $t = k\eta^2$ and constants, wherever the momentum is at"
+    r" rest.",
     (
         Section("Adam on a rotated valley", "", (equation_23, equation_24, equation_25, equation_26, equation_27, descended)),
         Section(

@@ -147,8 +147,8 @@ def kinetic_numbers() -> Entry:
         "after 35",
         r"At $\theta = \pi/4$, $\alpha = 1$, $c = 2$, $\epsilon = .001$, $h = 1 + u^2$, from $u = 2$ and $y = m = 0$, (35) ends at $t = 2$"
         r" at the"
-        r" points below; the moments of (34), integrated with their oscillation, approach them as $\eta \to 0$. (Simulations of Adam end at"
-        r" $1.785(2)$ and $1.366(4)$ for $c_1 = 1$ and 5; the first-order ODE at $1.221$.)",
+        r" points below; the moments of (34), integrated with their oscillation, approach them as $\eta \to 0$. (Simulations of Adam with"
+        r" $\eta = .005$ end at $1.784(5)$ and $1.348(9)$ for $c_1 = 1$ and 5.)",
         r"c_1 = 1:\ 1.7804, \qquad c_1 = 5:\ 1.3554, \qquad c_1 = 50:\ 1.2335 .",
         lambda: ("kinetic", KINETIC),
         residual,

@@ -35,7 +35,7 @@ h_of = qs.function("h", positive=True)
 x, y, xi, zeta = qs.symbols("x y xi zeta")  # (x, y) as in the loss; xi = x' and zeta = y' along and across the minima
 h = h_of(xi)
 dh = h.diff(xi)
-mx, my = qs.symbols("mx my")
+mx, my = qs.symbols("m_x m_y")
 u, v = sp.symbols("u v", positive=True)
 g1, g2 = sp.symbols("gamma1 gamma2", positive=True)
 ROOT = sp.sqrt(g2)
@@ -397,7 +397,7 @@ def equation_25() -> Entry:
         lambda form: (
             Erratum(
                 "E7",
-                r"The extraction of the text loses the root of the denominator: with $4h$ it is rejected.",
+                r"Text versions of the paper lose the root in the denominator: with $4h$ it is rejected.",
                 lambda: form(weight=1 / sp.sqrt(h)),
             ),
         ),

@@ -366,7 +366,8 @@ class AdaptiveResult(SlowResult):
         implicit = [s.name for s, value in first.items() if value == 0]
         if implicit:
             raise RuleError(
-                f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate, so its second moment comes"
+                f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate,"
+                f" so its second moment comes"
                 " from the fluctuation, which depends on it in turn. The coupled system has it: use slow.drift, slow.compile(...) without"
                 " adiabatic()."
             )
@@ -384,7 +385,8 @@ class AdaptiveResult(SlowResult):
                 value = slow.equilibrium(i, moments)
                 if value is None:
                     raise RuleError(
-                        f"{self.rule.name}: {slow.state.name} forgets nothing ({slow.state.name}' = {slow.state.name} + ...), so it grows for"
+                        f"{self.rule.name}: {slow.state.name} forgets nothing ({slow.state.name}' = {slow.state.name} + ...),"
+                        f" so it grows for"
                         " ever and has no equilibrium: adiabatic() has no meaning. Its law is the coupled system (slow.drift)."
                     )
                 found[symbol] = value

@@ -346,5 +346,6 @@ def _no_formula(expression: sp.Expr, u: sp.Symbol) -> str:
 
 
 __all__ = [
-    "NoClosedForm", "closed_form", "density", "integrate", "logarithms", "one_form", "proportional", "rational_integral", "require_closed", "trace",
+    "NoClosedForm", "closed_form", "density", "integrate", "logarithms", "one_form", "proportional",
+    "rational_integral", "require_closed", "trace",
 ]  # fmt: skip

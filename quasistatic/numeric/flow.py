@@ -83,7 +83,8 @@ def compile_flow(result: Result, values: Mapping[str, Any]) -> Flow:
 class Flow:
     """Compiled slow dynamics; made by :func:`compile_flow`.
 
-    Points u have the coordinates on their last axis (and behind them the slow states of rules that have any), and every function broadcasts over the axes before it; with one
+    Points u have the coordinates on their last axis (and behind them the slow states of rules that have any), and every
+    function broadcasts over the axes before it; with one
     coordinate a plain number is a point too. All rates are per ``time``: "iteration", or a continuous time such as
     "t = k*eta", which then is the unit of ``steps`` below, and need not be a whole number.
 
@@ -322,7 +323,8 @@ class Flow:
     def regularizer(self, u: Any, reference: Any = None) -> Array:
         """The potential Psi(u) - Psi(reference), shape (...): what the drift without its Ito part descends, per ``time``.
 
-        Slow states are at their equilibrium: u are coordinates alone. omega = -metric (drift - ito) is integrated along the straight line from ``reference`` (default: all coordinates 0)
+        Slow states are at their equilibrium: u are coordinates alone. omega = -metric (drift - ito) is integrated along the
+        straight line from ``reference`` (default: all coordinates 0)
         to every u, to about ten digits.
 
         Raises

@@ -70,7 +70,7 @@ class Lanes:
         self.numbers = np.array([*numbers, *bounds], dtype=np.float64)
         self.step = 0
         self.remedy = "Take a smaller step."
-        self.names = tuple(f"variable {i}" for i in range(program.variables))
+        self.names = tuple(f"variable {i}" for i in range(step.variables))
         self.start_remedy = "It happens in the first step: the start is the cause, where the gradient or the noise is not finite."
         self._started = 0
         self._kernel = cache.load(step.source).advance

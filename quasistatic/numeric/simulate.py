@@ -213,7 +213,8 @@ def simulate(
         passed = {name: _passage(passages[:, i], side) for i, (name, (_, _, side)) in enumerate(looks.items())}
         return Ensemble(
             *records.arrays(), states[:, : len(names)].copy(), states, names, interrupted, int(seed),
-            {**dict(zip(names, map(float, start_point), strict=True)), **warm}, values, rule.text, repr(problem), counts=np.array(records.counts),
+            {**dict(zip(names, map(float, start_point), strict=True)), **warm}, values, rule.text, repr(problem),
+            counts=np.array(records.counts),
             kept=records.kept_array() if len(kept) else None, kept_trajectories=tuple(map(int, kept)), first_passage=passed,
             escaped=None if bound is None else escaped, generator=simulator.program.generator,
         )  # fmt: skip

@@ -120,14 +120,16 @@ def test_structure_of_zoo_rules():
     v = sp.Symbol("v", positive=True)
     adam = preconditioned_rule(qs.zoo.adam)
     h = adam.rule.trace.hyperparameters
-    assert adam.scale == 1 / (sp.sqrt(v) + h["eps"]) and adam.powers == (1, 0) and adam.linear.gain == h["eta"]
+    assert adam.scale == 1 / (sp.sqrt(v) + h["eps"])
+    assert adam.powers == (1, 0)
+    assert adam.linear.gain == h["eta"]
     after = preconditioned_rule(with_momentum_after)
-    assert after.powers == (1, 1) and after.linear.gain == after.rule.trace.hyperparameters["eta"] / (
-        1 - after.rule.trace.hyperparameters["mu"]
-    )
+    assert after.powers == (1, 1)
+    assert after.linear.gain == after.rule.trace.hyperparameters["eta"] / (1 - after.rule.trace.hyperparameters["mu"])
     adamw = preconditioned_rule(qs.zoo.adamw)
     k = adamw.rule.trace.hyperparameters
-    assert adamw.pull == -k["eta"] * k["weight_decay"] and adamw.forces == ("weight_decay",)
+    assert adamw.pull == -k["eta"] * k["weight_decay"]
+    assert adamw.forces == ("weight_decay",)
     coupled = preconditioned_rule(qs.zoo.adam.free("weight_decay"))
     k = coupled.rule.trace.hyperparameters
     assert sp.cancel(coupled.pull + k["eta"] * k["weight_decay"] / (sp.sqrt(v) + k["eps"])) == 0
@@ -330,7 +332,8 @@ def test_transient_keeps_the_bias_corrections():
     values = {"c1": 1.3, "c2": 0.4, "eps0": 0.2, "alpha0": 0.7, "s": 0.9, "m_s": 0.3, "u_x": 0.5, "u_y": 1.1, "t": 0.8}
     gamma1, gamma2 = 1 - np.exp(-1.3 * 0.8), 1 - np.exp(-0.4 * 0.8)
     number = {x: sp.Float(values[x.name], 17) for e in (*slow.drift, *slow.variance) for x in e.free_symbols}
-    assert t.name == "t" and slow.drift[-1] == 1
+    assert t.name == "t"
+    assert slow.drift[-1] == 1
     velocity = -np.sqrt(gamma2) / gamma1 * 0.3 / (np.sqrt(0.5) + 0.2 * np.sqrt(gamma2))
     assert float(slow.drift[0].xreplace(number)) == pytest.approx(velocity, rel=1e-12)
     variance = 2 * 0.7 * np.sqrt(gamma2) / (4 * gamma1 * (np.sqrt(1.1) + 0.2 * np.sqrt(gamma2)))

@@ -312,6 +312,11 @@ def derive(
                 f"{rule.name} has a hyperparameter {taken[0]!r}, which a law needs for the strength of the noise (alpha, sigma) or the"
                 " batch size (B): give the keyword argument another name. On a problem the rule can be derived as it is."
             )
+        if has_kink(rule) and not any(s.slow for s in rule.trace.states):
+            raise RuleError(
+                f"{rule.name} has a kink: what smooths it is the noise, so it has no law without a problem:"
+                f" qs.derive({rule.name}, problem)."
+            )
         law = (AdaptiveLaw if any(s.slow for s in rule.trace.states) else Law)(rule, time)
         _ = law.linear  # refuse at once, not at the first look
         return law

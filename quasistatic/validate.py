@@ -15,6 +15,7 @@ import numpy.typing as npt
 import sympy as sp
 from scipy.integrate import solve_ivp
 
+from quasistatic.derivation import conditions as when
 from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.result import SlowResult
@@ -255,17 +256,19 @@ def equilibrium_states(result: SlowResult, flow: Flow, u0: Array, trajectories: 
     factor = vectors * np.sqrt(np.clip(weights, 0, None))
     normals = np.random.default_rng([seed, 1]).standard_normal((trajectories, len(rest)))
     fast = np.asarray(rest + normals @ factor.T, dtype=np.float64)
-    return fast if not isinstance(result, AdaptiveResult) else _with_slow_states(result, fast, u0)
+    return fast if not isinstance(result, AdaptiveResult) else _with_slow_states(result, fast, u0, flow.values)
 
 
-def _with_slow_states(result: AdaptiveResult, fast: Array, u0: Array) -> Array:
-    """States in the rule's order: the fast ones, and the slow ones at their values in u0."""
+def _with_slow_states(result: AdaptiveResult, fast: Array, u0: Array, values: Mapping[str, float]) -> Array:
+    """States in the rule's order: the fast ones, and the slow ones at their values in u0 (or at their equilibrium there)."""
     if isinstance(result, StatisticalResult):
         return fast
-    if result.mode != "coupled":
-        raise RuleError("states need values of the slow states; an adiabatic result has none.")
     d, N = len(result.problem.parameters), len(fast)
-    slow = u0[len(result.coordinates) :].reshape(-1, d)
+    if result.mode == "coupled":
+        slow = u0[len(result.coordinates) :].reshape(-1, d)
+    else:
+        here = {**values, **{c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}}
+        slow = when.numbers(list(result.equilibrium.values()), here).reshape(-1, d)
     parts, fast_rows, slow_rows = [fast[:, :d]], 1, 0
     for state in result.rule.trace.states:
         if state.slow:
@@ -317,7 +320,7 @@ def _simulate(
 
 def _slow_point(result: SlowResult, u: Array, states: Array) -> Array:
     """Coordinates (N, k) and behind them the slow states, from the rule's states (N, n)."""
-    if not isinstance(result, AdaptiveResult):
+    if not isinstance(result, AdaptiveResult) or result.mode != "coupled":
         return u
     d = len(result.problem.parameters)
     slow = [states[:, (1 + i) * d : (2 + i) * d] for i, s in enumerate(result.rule.trace.states) if s.slow]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -176,7 +177,8 @@ def numbers(expressions: Sequence[sp.Expr], values: Mapping[str, float]) -> np.n
         missing = [s.name for s in e.free_symbols if s.name not in values]
         if missing:
             raise ProblemError(f"a value for {', '.join(sorted(missing))} is missing.")
-        found.append(float(e.xreplace({s: sp.Float(values[s.name], 17) for s in e.free_symbols}).evalf(17)))
+        value = e.xreplace({s: sp.Float(values[s.name], 17) for s in e.free_symbols}).evalf(17)
+        found.append(float(value) if value.is_extended_real else math.nan)
     return np.array(found)
 
 

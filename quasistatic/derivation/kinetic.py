@@ -208,8 +208,9 @@ class KineticResult(AdaptiveResult):
             found += (
                 when.Condition(
                     "memory",
-                    "parameter and memory across the minima are taken to be in equilibrium; their energy relaxes at the memory's own rate c_1"
-                    " of the slow time, so this needs c_1 >> 1 (1 - beta1 >> eta^2); below it the kinetic closure of the energy is needed",
+                    "parameter and memory across the minima are taken to be in equilibrium; their energy relaxes at the memory's own"
+                    " rate c_1 of the slow time, so this needs c_1 >> 1 (1 - beta1 >> eta^2); below it the kinetic"
+                    " closure of the energy is needed",
                 ),
             )
         return found

@@ -144,7 +144,7 @@ class Preconditioned:
     @property
     def has_force(self) -> bool:
         """Whether a small force acts."""
-        return self.pull != 0 or self.shift != 0
+        return bool(self.pull != 0 or self.shift != 0)
 
     @property
     def fast_states(self) -> tuple[State, ...]:

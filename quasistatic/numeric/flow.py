@@ -186,6 +186,8 @@ class Flow:
         if not np.isfinite(start).all():
             raise StartError(f"the start point {u0} is not finite.")
         if not np.isfinite(self.drift(start)).all():
+            for row in start.reshape(-1, start.shape[-1])[:CHECKED]:
+                self._check(row)  # it may know why
             raise StartError(f"the drift is not finite at the start point {u0}: the formula does not hold there.")
         for row in np.unique(start.reshape(-1, start.shape[-1]), axis=0)[:CHECKED]:
             self._check(row)

@@ -160,10 +160,9 @@ def test_coupled_adam_at_an_angle_agrees_with_the_rule():
     """AGM page, table (a): theta = 30 degrees, v far from equilibrium."""
     slow = qs.derive(qs.zoo.adam, qs.zoo.rotated_valley(theta=sp.pi / 6))
     start = {"s": 2, "v_x": 20, "v_y": 2}
-    report = slow.validate(start, 20_000, 400, seed=3, record=20, eps=1e-3, **ADAM)
+    report = slow.validate(start, 20_000, trajectories=400, seed=3, record=20, eps=1e-3, **ADAM)
     assert report.passed, report
-    wrong = report.rows[0]
-    assert abs(wrong.theory - 2) > 0.3  # it has moved
+    assert abs(report.theory[-1][0] - 2) > 0.5  # it has moved
 
 
 def test_axis_aligned_adam_saturates():
@@ -172,13 +171,13 @@ def test_axis_aligned_adam_saturates():
     speeds = [slow.compile(eps=eps, **ADAM).drift({"s": 2.0})[0] for eps in (1e-2, 1e-4, 1e-6, 1e-9)]
     assert abs(speeds[3] / speeds[2] - 1) < 1e-2
     assert abs(speeds[3]) < ADAM["eta"]
-    report = slow.validate({"s": 2}, 2_000, 200, seed=1, record=10, eps=0.05, eta=0.004, beta1=0.9, beta2=0.9999, alpha=0.5)
+    report = slow.validate({"s": 2}, 2_000, trajectories=200, seed=1, record=10, eps=0.05, eta=0.004, beta1=0.9, beta2=0.9999, alpha=0.5)
     assert report.passed, report
 
 
 def test_weight_decay_as_a_small_force():
     slow = qs.derive(qs.zoo.adamw, qs.zoo.rotated_valley(theta=sp.pi / 6))
-    report = slow.validate({"s": 2}, 10_000, 200, seed=2, record=10, eps=1e-3, weight_decay=0.01, **ADAM)
+    report = slow.validate({"s": 2}, 10_000, trajectories=200, seed=2, record=10, eps=1e-3, weight_decay=0.01, **ADAM)
     assert report.passed, report
     still = qs.derive(qs.zoo.adam, qs.zoo.rotated_valley(theta=sp.pi / 6)).compile(eps=1e-3, **ADAM).trajectory({"s": 2}, 10_000, record=1)
     assert abs(still.u[-1][0] - report.theory[-1][0]) > 20 * report.error[-1][0]
@@ -187,7 +186,7 @@ def test_weight_decay_as_a_small_force():
 def test_adagrad_grows_and_slows_down():
     """No equilibrium: the coupled law in (u, s), against the rule."""
     slow = qs.derive(qs.zoo.adagrad, qs.zoo.rotated_valley(theta=sp.pi / 6))
-    report = slow.validate({"s": 2, "s_x": 400, "s_y": 400}, 5_000, 200, seed=5, record=10, eta=0.2, eps=1e-8, alpha=1.0)
+    report = slow.validate({"s": 2, "s_x": 400, "s_y": 400}, 5_000, trajectories=200, seed=5, record=10, eta=0.2, eps=1e-8, alpha=1.0)
     assert report.passed, report
 
 
@@ -210,8 +209,8 @@ def test_a_vanishing_second_moment_with_eps_0_is_refused():
 # -- rules with a kink -------------------------------------------------------------------------------------------------
 
 
-def sign_step(eta: float, sigma: float, rho: float):
-    """The averaged signSGD on the valley h = 1 + x^2 rotated by pi/6, noise (1 + u^2/4) sigma^2 [[1, rho], [rho, 2]] at u(z)."""
+def sign_step(eta: float, sigma: float, rho: float, at: float):
+    """The averaged signSGD on the valley h = 1 + x^2 rotated by pi/6, noise sigma^2 [[1 + u^2, rho], [rho, 2]] at u(z)."""
     c, s = np.cos(np.pi / 6), np.sin(np.pi / 6)
 
     def gradient(z: np.ndarray) -> np.ndarray:
@@ -221,30 +220,30 @@ def sign_step(eta: float, sigma: float, rho: float):
 
     def deviation(z: np.ndarray) -> np.ndarray:
         u = z[:, 0] * c - z[:, 1] * s
-        return sigma * np.sqrt(1 + u**2 / 4)[:, None] * np.array([1, np.sqrt(2)])
+        return sigma * np.stack([np.sqrt(1 + u**2), np.full_like(u, np.sqrt(2))], axis=1)
 
     def step(z: np.ndarray) -> np.ndarray:
         return z - eta * erf(np.asarray(gradient(z) / (np.sqrt(2) * deviation(z)), dtype=float))
 
-    R = 2 / np.pi * np.arcsin(np.array([[1, rho / np.sqrt(2)], [rho / np.sqrt(2), 1]]))
+    across = rho / np.sqrt(2 * (1 + at**2))
+    R = 2 / np.pi * np.arcsin(np.array([[1, across], [across, 1]]))
     return step, R
 
 
 def test_signsgd_against_the_averaged_map():
     """Correlated noise that changes along the manifold: S depends on the point, which the drift must contain."""
     s = qs.symbols("s")
-    strength = sp.Rational(1, 4) * (1 + s**2 / 4)
     problem = qs.zoo.rotated_valley(
-        theta=sp.pi / 6, noise=qs.CovarianceNoise(strength * sp.Matrix([[1, sp.Rational(1, 2)], [sp.Rational(1, 2), 2]]))
+        theta=sp.pi / 6, noise=qs.CovarianceNoise(sp.Matrix([[1 + s**2, sp.Rational(1, 2)], [sp.Rational(1, 2), 2]]) / 4)
     )
     slow = qs.derive(qs.zoo.signsgd, problem)
-    step, R = sign_step(0.02, 0.5, 0.5)
+    step, R = sign_step(0.02, 0.5, 0.5, 0.8)
     c, d = np.cos(np.pi / 6), np.sin(np.pi / 6)
     expected = slow_drift(step, np.array([0.8 * c, -0.8 * d]), 0.02 * np.eye(2), R, lambda z: z[:, :1] * c - z[:, 1:] * d, e=3e-2)[0]
     at = {slow.symbols["eta"]: sp.Float(0.02, 17), s: sp.Float(0.8, 17)}
     found = float(slow.drift[0].xreplace(at).evalf(17))
     change = float((sp.Matrix(slow._thawed(slow._change_of_scale()))[0]).xreplace(at).evalf(17))
-    assert abs(change) > 0.05 * abs(found)  # the term is there, and counts
+    assert abs(change) > 0.02 * abs(found)  # the term is there, and counts
     assert abs(found - expected) < 1e-4 * abs(expected)
 
 
@@ -272,7 +271,7 @@ def test_sign_of_rank_one_label_noise_does_not_drift():
 def test_signs_agree_with_the_simulation(rule, numbers, steps):
     """Equilibrium variance and drift; without averaging over Lion's own momentum both are off at beta2 = .99."""
     slow = qs.derive(rule, qs.zoo.rotated_valley(theta=sp.pi / 6))
-    report = slow.validate({"s": 1.5}, steps, 128, seed=1, record=10, alpha=0.5, **numbers)
+    report = slow.validate({"s": 1.5}, steps, trajectories=128, seed=1, record=10, alpha=0.5, **numbers)
     assert report.passed, report
 
 
@@ -287,7 +286,7 @@ def test_lion_without_its_momentum_is_rejected():
 def test_clipping(threshold):
     noise = qs.IsotropicNoise(sp.Rational(1, 2), normal_only=False)
     slow = qs.derive(qs.zoo.clipped_sgd, qs.zoo.valley(noise=noise))
-    report = slow.validate({"x": 1.5}, 4_000, 128, seed=4, record=10, eta=0.01, threshold=threshold)
+    report = slow.validate({"x": 1.5}, 4_000, trajectories=128, seed=4, record=10, eta=0.01, threshold=threshold)
     assert report.passed, report
 
 

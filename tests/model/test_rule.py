@@ -215,7 +215,7 @@ def test_refused_when_derived():
     cases = [
         (forever, "the memory m never forgets"),
         (squares, "not linear in the gradient: not supported yet"),
-        (signs, "not linear in the gradient: not supported yet"),
+        (signs, "signs has a kink"),
         (grows, "does not stay at a minimum"),
         (blind, "does not use its gradient"),
         (no_gain, "no lasting effect"),

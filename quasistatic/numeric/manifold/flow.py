@@ -12,23 +12,23 @@ from scipy.integrate import DOP853, OdeSolver
 from quasistatic.derivation.law import hyperparameter
 from quasistatic.derivation.reduction import Order
 from quasistatic.derivation.structure import linear_rule
-from quasistatic.errors import HyperparameterError, NoPotential, ProblemError, RuleError, StartError, UnstableError, suggestion
+from quasistatic.errors import HyperparameterError, NoPotential, ProblemError, RuleError, StartError, UnstableError
 from quasistatic.model.array_problem import ArrayProblem, flat_point
 from quasistatic.model.noise import LabelNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
-from quasistatic.numeric.arguments import Array, Progress, number_of, point, resolve, seed_number, whole
+from quasistatic.numeric.arguments import Array, Progress, number_of, point, resolve, resolve_names, seed_number, whole
 from quasistatic.numeric.ensemble import record_steps
 from quasistatic.numeric.manifold import project as onto
-from quasistatic.numeric.manifold.adaptive import preconditioned_numbers
 from quasistatic.numeric.manifold.kernels import LinearFilter
 from quasistatic.numeric.manifold.noise import NoiseModel
 from quasistatic.numeric.manifold.paths import ManifoldEnsemble, ManifoldTrajectory
-from quasistatic.numeric.manifold.preconditioned import Preconditioned
-from quasistatic.numeric.manifold.reduction import LowRank, ManifoldTerms, PointReduction
+from quasistatic.numeric.manifold.preconditioned import Preconditioned, preconditioned
+from quasistatic.numeric.manifold.reduction import SILENT, LowRank, ManifoldTerms, PointReduction
 from quasistatic.numeric.manifold.regularizer import trace_function
 from quasistatic.numeric.manifold.shape import ResidualShape, Shape
 from quasistatic.numeric.manifold.symbolic import symbolic_shape
+from quasistatic.symbols import natural_sort
 
 #: Euler steps of a whole SDE run, unless ``substeps`` says otherwise.
 EULER_STEPS = 500
@@ -40,24 +40,41 @@ def _values(rule: Rule | Preconditioned, problem: Problem | ArrayProblem, given:
     """Numbers of the rule's hyperparameters and the problem's constants."""
     if isinstance(rule, Rule) and isinstance(problem, Problem):
         return resolve(rule, problem, given)
-    hyper = rule.hyperparameters if isinstance(rule, Rule) else {}
-    symbols = problem.constants if isinstance(problem, Problem) else sorted(problem.require_noise().free_symbols, key=lambda s: s.name)
-    constants = {s.name: s for s in symbols}
-    clash = sorted(set(hyper) & set(constants))
-    if clash:
-        raise HyperparameterError(f"the name {clash[0]} is a hyperparameter of the rule and a symbol of the problem: rename one of them.")
-    known = {**hyper, **constants}
-    for name in given:
-        if name not in known:
-            fixed = isinstance(rule, Rule) and name in rule.fixed
-            hint = f" It is fixed in {rule.name}; free it with free({name!r})." if fixed else suggestion(name, known)
+    symbols = problem.constants if isinstance(problem, Problem) else natural_sort(problem.require_noise().free_symbols)
+    if isinstance(rule, Rule) and isinstance(problem, ArrayProblem):
+        clash = [s.name for s in symbols if s.name in rule.hyperparameters]
+        if clash:
             raise HyperparameterError(
-                f"{name} is neither a hyperparameter of {rule.name} nor a constant of the problem ({', '.join(known) or 'none'}).{hint}"
+                f"the name {clash[0]} is a hyperparameter of {rule.name} and a symbol of the noise: rename one of them."
             )
-    missing = [n for n in known if n not in given]
-    if missing:
-        raise HyperparameterError(f"{rule.name}: no value for {', '.join(missing)}; add {', '.join(f'{n}=...' for n in missing)}.")
+        return resolve_names(rule, symbols, problem.functions.shapes, given)
+    known = {s.name: s for s in symbols}
+    if set(given) != set(known):
+        raise HyperparameterError(
+            f"{rule.name} has its numbers; the problem's constants are {', '.join(known) or 'none'}, given {list(given)}."
+        )
     return {n: number_of(n, s, given[n]) for n, s in known.items()}
+
+
+def _parts(
+    rule: Rule | Preconditioned, problem: Problem | ArrayProblem, values: Mapping[str, float], size: int, leading: str | None
+) -> tuple[LinearFilter, Preconditioned | None]:
+    """The linear filter, and what else the rule has."""
+    if isinstance(rule, Preconditioned):
+        if leading is not None:
+            raise RuleError("leading=... belongs to the filter of a preconditioned rule: give LinearFilter(..., order=...).")
+        return rule.filter, rule
+    order = Order() if leading is None else Order(hyperparameter(rule, leading))
+    if any(s.slow for s in rule.trace.states):
+        blocks: Any = problem.blocks
+        if isinstance(problem, Problem):
+            blocks = [[problem.parameters.index(p) for p in block] for block in problem.blocks]
+        slow = preconditioned(rule, values, size, blocks, order)
+        return slow.filter, slow
+    linear = linear_rule(rule)
+    if linear is None:
+        raise RuleError(f"{rule.name} is not one linear filter for every coordinate, which manifold_flow needs.")
+    return LinearFilter(linear, values, order), None
 
 
 def _shape(problem: Problem | ArrayProblem, values: Mapping[str, float]) -> tuple[Shape, float, int]:
@@ -110,23 +127,8 @@ class ManifoldFlow:
             raise RuleError(f"{rule!r} is not an update rule: decorate the function with @qs.optimizer.")
         noise = problem.require_noise()
         values = _values(rule, problem, given)
-        if isinstance(rule, Rule) and any(s.slow for s in rule.trace.states):
-            slow: Preconditioned | None = preconditioned_numbers(
-                rule, problem, values, Order() if leading is None else Order(hyperparameter(rule, leading))
-            )
-            assert slow is not None
-            filter_ = slow.filter
-        elif isinstance(rule, Rule):
-            linear = linear_rule(rule)
-            if linear is None:
-                raise RuleError(f"{rule.name} is not one linear filter for every coordinate, which manifold_flow needs.")
-            order = Order() if leading is None else Order(hyperparameter(rule, leading))
-            filter_, slow = LinearFilter(linear, values, order), None
-        else:
-            if leading is not None:
-                raise RuleError("leading=... belongs to the filter of a preconditioned rule: give LinearFilter(..., order=...).")
-            filter_, slow = rule.filter, rule
         shape, scale, count = _shape(problem, values)
+        filter_, slow = _parts(rule, problem, values, shape.size, leading)
         symbols = problem.parameters if isinstance(problem, Problem) else ()
         model = NoiseModel(noise, scale, count, values, symbols, shape.size)
         if model.batch is not None and model.silent:
@@ -166,24 +168,28 @@ class ManifoldFlow:
         return flat_point(z, self.size)
 
     def _root(self, z: Array, slow: Any) -> Array:
-        if self._slow is None:
-            if slow is not None:
-                raise RuleError(f"{self.rule.name} has no slow states to give.")
-            return self._ones
-        return self._slow.root(self.slow_states(z) if slow is None else np.asarray(slow, dtype=np.float64), self.size)
+        v = self._slow_at(z, slow)
+        return self._ones if self._slow is None or v is None else self._slow.root(v, self.size)
 
     def _at(self, z: Any, slow: Any = None) -> PointReduction:
         here = self.point(z)
-        root = self._root(here, slow)
+        v = self._slow_at(here, slow)
+        root = self._ones if self._slow is None or v is None else self._slow.root(v, self.size)
         local = self._shape.local(here, root)
         self._require_rank(len(local.curvature), here)
-        return PointReduction(self._filter, local, self._noise, here, root, self._displacement(here, slow), self._scale)
+        return PointReduction(self._filter, local, self._noise, here, root, self._displacement(here, v), self._scale)
 
-    def _displacement(self, z: Array, slow: Any) -> Array | None:
-        if self._slow is not None:
-            if self._slow.force is None:
-                return None
-            return self._slow.force(z, self.slow_states(z) if slow is None else slow)
+    def _slow_at(self, z: Array, slow: Any) -> Array | None:
+        """The slow states given, or their equilibrium; None for a rule without."""
+        if self._slow is None:
+            if slow is not None:
+                raise RuleError(f"{self.rule.name} has no slow states to give.")
+            return None
+        return self.slow_states(z) if slow is None else self._slow.states(slow, self.size)
+
+    def _displacement(self, z: Array, v: Array | None) -> Array | None:
+        if self._slow is not None and v is not None:
+            return None if self._slow.force is None else self._slow.force(z, v)
         if not self._filter.linear.has_force:
             return None
         return self._filter.pull * z + self._filter.shift
@@ -279,15 +285,27 @@ class ManifoldFlow:
         return float(self._shape.diagonal(self.point(z)).sum())
 
     def slow_states(self, z: Any) -> Array:
-        """Equilibrium of the slow states, V(Sigma), (m,).
+        """Equilibrium of the slow states, (m,): V(Sigma), and unless at leading order the fluctuation's own gradient besides.
 
         Raises
         ------
         RuleError
-            Where the rule has none.
+            Where the rule has none, or they have no equilibrium.
         """
-        slow = self._require_slow()
-        return np.asarray(slow.target(self._noise.diagonal(self._shape, self.point(z))), dtype=np.float64)
+        slow, here = self._require_slow(), self.point(z)
+        noise = self._noise.diagonal(self._shape, here)
+        first = slow.equilibrium(noise, here)
+        if slow.fluctuation and noise.min() <= SILENT * noise.max():
+            raise RuleError(
+                f"{self.rule.name}: the noise does not reach every coordinate here, so the second moment of one comes from the fluctuation,"
+                " which depends on it in turn. Let the slow states move: slow=..., adiabatic=False."
+            )
+        return slow.equilibrium(self._squares(here, first), here) if slow.fluctuation else first
+
+    def _squares(self, z: Array, v: Array) -> Array:
+        """E[g_i^2] at slow states v, (d,)."""
+        plain = self._noise.diagonal(self._shape, z)
+        return self._at(z, v).second_moments(plain) if self._require_slow().fluctuation else plain
 
     def _require_slow(self) -> Preconditioned:
         if self._slow is None:
@@ -295,8 +313,10 @@ class ManifoldFlow:
         return self._slow
 
     def slow_drift(self, z: Any, slow: Any) -> Array:
-        """rate (V(Sigma) - v), (m,) per iteration."""
-        return self._require_slow().rate * (self.slow_states(z) - np.asarray(slow, dtype=np.float64))
+        """dv per iteration, (m,)."""
+        rule, here = self._require_slow(), self.point(z)
+        v = rule.states(slow, self.size)
+        return np.asarray(rule.source(self._squares(here, v), here) - rule.rate * v, dtype=np.float64)
 
     def check(self, z: Any, slow: Any = None) -> None:
         """Raise UnstableError, with the broken inequality, where a direction across the manifold does not settle at z."""
@@ -369,9 +389,8 @@ class ManifoldFlow:
         if slow is not None and not moving:
             raise RuleError("slow=... is the start of slow states that move: it needs adiabatic=False.")
         here = self.start(z0, slow)
-        if moving and slow is None:
-            slow = self.slow_states(here)
-        first = here if slow is None else np.concatenate([here, np.asarray(slow, dtype=np.float64)])
+        v0 = self._slow_at(here, slow) if moving else None
+        first = here if v0 is None else np.concatenate([here, v0])
         path = _Path(self._field(moving), first, float(times[-1]), rtol)
         d, zs, vs = self.size, [], []
         for i, time in enumerate(times):

@@ -17,6 +17,9 @@ from quasistatic.numeric.manifold.noise import Blocks, NoiseModel
 from quasistatic.numeric.manifold.sampling import response
 from quasistatic.numeric.manifold.shape import Local
 
+#: Second moments below this part of the largest are what rounding leaves of zero.
+SILENT = 1e-24
+
 
 @dataclass(frozen=True)
 class ManifoldTerms:
@@ -185,8 +188,20 @@ class PointReduction:
         return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root)
 
     def second_moments(self, diagonal: Array) -> Array:
-        """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; additive noise."""
+        """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; with minibatches also what sampling the residuals adds.
+
+        Where neither reaches a coordinate, the fluctuation's own gradient of the next order is all there is (theory, section 1).
+        """
         c = self.local.curvature
         core = np.diag(self.core) if self.core.ndim == 1 else self.core
+        inside = c[:, None] * core * c
+        if self.noise.batch is not None and self.filter.order.symbol is None:
+            S = self.blocks.normal
+            inside = inside + core / self.filter.kernel(c[:, None], c) - (np.diag(S) if S.ndim == 1 else S)
         W = self.local.normals / self.root[:, None]
-        return np.asarray(diagonal + np.sum((W @ (c[:, None] * core * c)) * W, axis=1))
+        found = np.asarray(diagonal + np.sum((W @ inside) * W, axis=1))
+        silent = np.flatnonzero(found <= SILENT * found.max())
+        if silent.size:
+            V = self.covariance()
+            found[silent] = [self.local.slice_moment(int(i), V.left, V.core) for i in silent]
+        return found

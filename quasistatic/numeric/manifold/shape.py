@@ -48,6 +48,10 @@ class Local(Protocol):
         """The normal displacement -H^+ d3f[D] of a kick of covariance D = factor factor^T along the manifold, shape (d,)."""
         ...
 
+    def slice_moment(self, i: int, left: Array, core: Array) -> float:
+        """[(tr T V)^2 + 2 tr(T V T V)]/4 with T = d_i Hessian and V = left core left^T, all in the coordinates z."""
+        ...
+
 
 class Shape(Protocol):
     """A loss and its manifold."""
@@ -125,6 +129,15 @@ class ResidualLocal:
         """-J^+ (<d2r_j, D>)_j."""
         bends = self.second(self.root[:, None] * factor)
         return -self.normals @ ((self.rows.T @ bends) / self.singular)
+
+    def slice_moment(self, i: int, left: Array, core: Array) -> float:
+        """From T = 2 scale (B^T J + J^T B), row j of B the i-th column of d2r_j: of use where d_i r_j = 0 for all j."""
+        unit = np.eye(len(self.z))[i]
+        B = np.stack([self.functions.hvp(self.z, row, unit) for row in np.eye(self.functions.count)]) @ left
+        J = (self.rows * self.singular) @ (self.normals.T / self.root) @ left
+        X = B @ core @ J.T
+        pair = float(np.sum(X * X.T) + np.sum((B @ core @ B.T) * (J @ core @ J.T)))
+        return float(4 * self.scale**2 * (np.trace(X) ** 2 + pair))
 
     def second(self, directions: Array) -> Array:
         """sum over columns w of w^T d2r_j w, shape (n,)."""
@@ -210,6 +223,11 @@ class TensorLocal:
         """-H^+ d3f[D]."""
         pushed = self._apply(factor @ factor.T)
         return -self.normals @ ((self.normals.T @ pushed) / self.values)
+
+    def slice_moment(self, i: int, left: Array, core: Array) -> float:
+        """From the tensor."""
+        TV = self.tensor[i] @ left @ core @ left.T
+        return float((np.trace(TV) ** 2 + 2 * np.sum(TV * TV.T)) / 4)
 
 
 class SymbolicFunctions(Protocol):

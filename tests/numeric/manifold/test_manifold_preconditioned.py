@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sympy as sp
 from manifold_models import Diagonal, factorization, loss_third
 from numba import njit
 from oracle import curved_gradient, linear_step, slow_drift
@@ -23,7 +24,7 @@ def ema(eta: float, mu: float, leading: bool = False) -> LinearFilter:
 
 def adam(eta, mu=0.9, epsilon=0.3, power=0.5, rate=1e-3, leading=False, force=None):
     return Preconditioned(
-        ema(eta, mu, leading), lambda v: 1 / (v**power + epsilon), lambda squares: squares, rate, force, "adam by hand"
+        ema(eta, mu, leading), lambda v: 1 / (v**power + epsilon), lambda squares, z: rate * squares, rate, force, False, name="by hand"
     )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def test_full_noise_against_the_limit_map(broken):
     step = linear_step(A, b, lambda rows: S * curved_gradient(rows), 3)
     B = np.kron(b[:, None], np.diag(S))
     expected = slow_drift(step, np.kron([1.0, 0.0], z), B, sigma, lambda s: s[:, :3])
-    rule = Preconditioned(ema(eta, mu), lambda v: v, lambda squares: squares, 1e-3)
+    rule = Preconditioned(ema(eta, mu), lambda v: v, lambda squares, z: squares, 1e-3)
     problem = qs.zoo.curved_valley(noise=qs.CovarianceNoise(sigma))
     flow = qs.manifold_flow(rule, problem)
     terms = flow.terms(z, S)
@@ -83,7 +84,7 @@ def test_a_force_is_projected_along_the_preconditioned_normals():
 
 def test_a_senseless_preconditioner_is_refused():
     problem, z = factorization(noise=qs.LabelNoise(0.4))
-    rule = Preconditioned(ema(0.01, 0.9), lambda v: -v, lambda squares: squares, 1e-3)
+    rule = Preconditioned(ema(0.01, 0.9), lambda v: -v, lambda squares, z: squares, 1e-3)
     with pytest.raises(qs.RuleError, match="positive"):
         qs.manifold_flow(rule, problem).drift(z)
 
@@ -150,3 +151,102 @@ def test_error_is_first_order_in_the_learning_rate(power, epsilon):
         assert error < found[eta] / 4
     assert wrong > 3 * found[0.015] + 5 * error
     assert 0.4 < found[0.015] / found[0.03] < 0.8
+
+
+# -- rules of the zoo --------------------------------------------------------------------------------------------------
+
+ADAPTIVE = {
+    "adam": {"eta": "1/50", "beta1": "4/5", "beta2": "999/1000", "eps": "1/10"},
+    "rmsprop": {"eta": "1/50", "beta2": "999/1000", "eps": "1/10"},
+    "adamw": {"eta": "1/50", "beta1": "4/5", "beta2": "999/1000", "eps": "1/10", "weight_decay": "1/100"},
+    "adam_mini": {"eta": "1/50", "beta1": "4/5", "beta2": "999/1000", "eps": "1/10"},
+}
+
+
+@pytest.mark.parametrize("leading", [None, "eta"])
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_rules_of_the_zoo_agree_with_the_symbolic_route(name, leading):
+    """E[dz] and dv of the coupled system, on the rotated valley with an oblique projection and two different v."""
+    rule = getattr(qs.zoo, name).fix(**{k: v for k, v in ADAPTIVE[name].items() if k != "eta"})
+    problem = qs.zoo.rotated_valley(theta=sp.Rational(2, 5), noise=qs.HessianNoise("1/4"))
+    slow = qs.derive(rule, problem)
+    if leading is not None:
+        slow = slow.leading(leading)
+    v = np.array([0.8, 0.3])
+    numbers = [sp.Rational(3, 5), *map(sp.Rational, ("4/5", "3/10"))]
+    at = dict(zip(slow.slow_state, numbers, strict=True)) | {slow.symbols["eta"]: sp.Rational(1, 50)}
+    expected = np.array([float(e.subs(at).evalf(20)) for e in slow.drift])
+    tangent = np.array([float(e.subs(at).evalf(20)) for e in problem.chart.tangent])
+    point = np.array([float(e.subs(at).evalf(20)) for e in problem.chart.embedding])
+    flow = qs.manifold_flow(rule, problem, leading=leading, eta=0.02)
+    assert flow.drift(point, v) == pytest.approx(expected[0] * tangent, rel=1e-9, abs=1e-15)
+    assert flow.slow_drift(point, {"v": v}) == pytest.approx(expected[1:], rel=1e-9, abs=1e-15)
+    rest = np.array([float(slow.equilibrium[s].subs(at).evalf(20)) for s in slow.slow_state[1:]])
+    assert flow.slow_states(point) == pytest.approx(rest, rel=1e-9)
+
+
+def test_an_accumulator_has_no_equilibrium():
+    problem, z = factorization(noise=qs.LabelNoise(0.4), scale=0.5)
+    flow = qs.manifold_flow(qs.zoo.adagrad, problem, eta=0.01, eps=0.1)
+    with pytest.raises(qs.RuleError, match="grows for ever"):
+        flow.drift(z)
+    path = flow.trajectory(z, 1000, record=3, slow={"s": 1.0}, adiabatic=False)
+    assert np.all(np.diff(path.slow, axis=0) > 0)
+    with pytest.raises(qs.StartError, match="no value for s"):
+        flow.drift(z, {})
+    with pytest.raises(qs.StartError, match="w is not a slow state"):
+        flow.drift(z, {"w": 1})
+
+
+def test_second_moments_with_minibatches_by_enumeration():
+    """E[g g^T] = Sigma + E over samples of (grad r_i grad r_i^T V grad r_i grad r_i^T), batch 1."""
+    rng = np.random.default_rng(4)
+    functions = Diagonal(rng.standard_normal((3, 4)), rng.standard_normal(3))
+    problem = qs.ArrayProblem(functions, qs.LabelNoise("3/10", batch=1), 0.17)
+    hyper = {"eta": 0.003, "beta2": 0.999, "eps": 0.1}
+    flow = qs.manifold_flow(qs.zoo.rmsprop, problem, **hyper)
+    z = flow.project(0.4 + 0.3 * rng.standard_normal(8), slow=np.ones(8))
+    v = rng.uniform(0.5, 2, 8)
+    J, V = functions.jacobian(z), flow.covariance(z, v)
+    gradients = [2 * 0.17 * 3 * np.outer(row, row) for row in J]
+    squares = sum(np.diag(G @ V @ G) / 3 + (2 * 0.17 * 3 * 0.3 * row) ** 2 / 3 for G, row in zip(gradients, J, strict=True))
+    assert flow.slow_drift(z, v) == pytest.approx(1e-3 * (squares - v), rel=1e-9)
+    # and V solves its own equation in the coordinates S^(-1/2) z, sampled Jacobians included
+    S = np.diag(1 / (np.sqrt(v) + 0.1))
+    normal = np.linalg.qr(S @ J.T)[0]
+    steps = [np.eye(8) - 0.003 * S @ G for G in gradients]
+    noise = sum((0.003 * 2 * 0.17 * 3 * 0.3) ** 2 * np.outer(S @ row, S @ row) / 3 for row in J)
+    again = sum(A @ V @ A.T for A in steps) / 3 + noise
+    assert again == pytest.approx(V, rel=1e-8, abs=1e-14)
+    assert normal @ (normal.T @ V) == pytest.approx(V, abs=1e-14)
+
+
+def test_a_coordinate_that_the_noise_does_not_reach():
+    """The valley along an axis: E[g_x^2] is 3 h'^2 V^2 from the fluctuation, by residuals and by the tensor alike."""
+    x, y = qs.symbols("x y")
+    hyper = {"eta": 0.02, "beta1": 0.8, "beta2": 0.999, "eps": 0.1}
+    tensor = qs.zoo.valley(noise=qs.HessianNoise("1/4"))
+    residuals = qs.Problem.from_residuals([sp.sqrt(1 + x**2) * y], noise=qs.HessianNoise("1/4"), scale=1, parameters=(x, y))
+    z, v = np.array([0.6, 0.0]), np.array([0.2, 0.9])
+    for problem in (tensor, residuals):
+        flow = qs.manifold_flow(qs.zoo.adam, problem, **hyper)
+        V = flow.covariance(z, v)[1, 1]
+        found = flow.slow_drift(z, v)[0] / 1e-3 + v[0]
+        assert found == pytest.approx(3 * 1.2**2 * V**2, rel=1e-9)
+        with pytest.raises(qs.RuleError, match="does not reach"):
+            flow.drift(z)
+
+
+def test_oblique_projection_of_full_noise_agrees_with_the_symbolic_route():
+    rule = qs.zoo.adam.fix(**ADAPTIVE["adam"])
+    problem = qs.zoo.rotated_valley(theta=sp.Rational(2, 5), noise=qs.CovarianceNoise([[2, "1/2"], ["1/2", 1]]))
+    slow = qs.derive(rule, problem)
+    at = dict(zip(slow.slow_state, map(sp.Rational, ("3/5", "4/5", "3/10")), strict=True))
+    T = np.array([float(e.subs(at).evalf(20)) for e in problem.chart.tangent])
+    point = np.array([float(e.subs(at).evalf(20)) for e in problem.chart.embedding])
+    flow = qs.manifold_flow(rule, problem)
+    v = np.array([0.8, 0.3])
+    assert flow.drift(point, v) == pytest.approx(float(slow.drift[0].subs(at).evalf(20)) * T, rel=1e-9)
+    assert flow.diffusion(point, v) == pytest.approx(float(slow.diffusion[0, 0].subs(at).evalf(20)) * np.outer(T, T), rel=1e-9)
+    variance = np.array(sp.Matrix(slow.variance).subs(at).evalf(20).tolist(), dtype=float)
+    assert flow.covariance(point, v) == pytest.approx(variance, rel=1e-9)

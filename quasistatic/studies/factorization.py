@@ -223,9 +223,11 @@ def figure_2_right(
     paths = np.empty_like(runs.records)
     for t in range(trajectories):
         xi = step_normals(seed, t, steps, n + d)[:, n:].reshape(-1, block, d).sum(axis=1) / np.sqrt(block)
-        # a kick of the gradient moves the point against it
-        paths[:, t] = derived.sde_trajectory(
-            start, steps, trajectories=1, record=record, substeps=int(between[0]), normals=lambda _, k, xi=xi: -xi[k]
-        ).mean  # type: ignore[misc]
+
+        def kick(_: int, step: int, xi: Array = xi) -> Array:
+            return np.asarray(-xi[step])  # noise of the gradient moves the point against it
+
+        path = derived.sde_trajectory(start, steps, trajectories=1, record=record, substeps=int(between[0]), normals=kick)
+        paths[:, t] = path.mean
     quiet = derived_flow(problem.with_noise(LabelNoise("1/2")), setting).trajectory(start, steps, record=record).z
     return TangentNoise(runs.steps, project(functions, runs.records, 4), paths, quiet)

@@ -11,6 +11,7 @@ from quasistatic.errors import (
     QuasistaticError,
     RuleError,
     SimulationDiverged,
+    SlowStateWarning,
     StartError,
     SweepError,
     UnstableError,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from quasistatic.derivation.slow_states import late_rule
 from quasistatic.errors import ProblemError, RuleError
 from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.rule import Rule
@@ -39,29 +40,30 @@ def validate_manifold(
 ) -> Report:  # fmt: skip
     """Simulate the rule and compare with the flow.
 
-    The fast variables start at their equilibrium; iterates are projected by Gauss-Newton, and what the projection adds at
-    the start is taken off. Judged are the mean displacement along the flow (the worst record and the end), the squared
-    distance of the mean from the flow at the end, and the fast variance; the trace of the Hessian is shown.
+    The fast variables and slow states start at their equilibrium, bias corrections are over; iterates are projected by
+    Gauss-Newton, and what the projection adds at the start is taken off. Judged are the mean displacement along the flow
+    (the worst record and the end), the squared distance of the mean from the flow at the end, and the fast variance; the
+    trace of the Hessian is shown.
 
     Raises
     ------
     RuleError, ProblemError
-        For rules with slow states and problems that are not array problems: these have other simulations.
+        For rules given as functions, and problems that are not array problems: these have other simulations.
     UnstableError, SimulationDiverged
         If the numbers are outside the conditions, or a trajectory stops being finite.
     """
     rule, problem = flow.rule, flow.problem
     if not isinstance(rule, Rule) or not isinstance(problem, ArrayProblem):
         raise (RuleError if not isinstance(rule, Rule) else ProblemError)(
-            "validate compares a linear rule on an array problem (qs.ArrayProblem) with its simulation; for a problem with a chart use"
+            "validate compares an update rule on an array problem (qs.ArrayProblem) with its simulation; for a problem with a chart use"
             " qs.derive(rule, problem).validate(...)."
         )
     steps, N, seed = whole(steps, "steps"), whole(trajectories, "trajectories", FEWEST), seed_number(seed)
     z0 = flow.start(start)
     sizes = flow.sizes(z0)
     times = record_steps(steps, whole(record, "record") + 1)
-    theory, spread, trace = _theory(flow, z0, times, N, seed)
-    runs = _simulate(flow, rule, problem, z0, times, N, seed, whole(threads, "threads"), progress)
+    theory, slow, spread, trace = _theory(flow, z0, times, N, seed)
+    runs = _simulate(flow, late_rule(rule), problem, z0, times, slow, N, seed, whole(threads, "threads"), progress)
     moved = theory - theory[0]
     length = np.linalg.norm(moved[-1])
     if length == 0:
@@ -87,34 +89,35 @@ def validate_manifold(
     )  # fmt: skip
 
 
-def _theory(flow: ManifoldFlow, z0: Array, times: NDArray[np.int64], N: int, seed: int) -> tuple[Array, Array, float]:
-    """Mean points (R, d), the standard error of their component along the displacement (R,), and the final trace."""
+def _theory(flow: ManifoldFlow, z0: Array, times: NDArray[np.int64], N: int, seed: int) -> tuple[Array, Array | None, Array, float]:
+    """Mean points (R, d), slow states there, the standard error of the component along the displacement (R,), the final trace."""
     if flow.diffusion_factor(z0).shape[1] == 0:
-        path = flow.trajectory(z0, int(times[-1]), record=len(times))
-        return path.z, np.zeros(len(times)), flow.hessian_trace(path.z[-1])
+        path = flow.trajectory(z0, int(times[-1]), record=len(times), adiabatic=not flow.has_slow_states)
+        return path.z, path.slow, np.zeros(len(times)), flow.hessian_trace(path.z[-1])
     slow = flow.sde_trajectory(z0, int(times[-1]), trajectories=N, seed=seed, record=len(times))
     direction = slow.mean[-1] - slow.mean[0]
     weight = direction**2 / max(float(direction @ direction), 1e-300)
-    return slow.mean, np.sqrt(slow.variance @ weight / N), float(np.mean([flow.hessian_trace(z) for z in slow.final]))
+    return slow.mean, None, np.sqrt(slow.variance @ weight / N), float(np.mean([flow.hessian_trace(z) for z in slow.final]))
 
 
 def _simulate(
-    flow: ManifoldFlow, rule: Rule, problem: ArrayProblem, z0: Array, times: NDArray[np.int64], N: int, seed: int, threads: int,
-    progress: Progress | None,
+    flow: ManifoldFlow, rule: Rule, problem: ArrayProblem, z0: Array, times: NDArray[np.int64], slow: Array | None, N: int, seed: int,
+    threads: int, progress: Progress | None,
 ) -> _Runs:  # fmt: skip
     simulator = ArraySimulator(rule, problem, flow.values, seed, N, threads)
     simulator.states[:] = flow.equilibrium(z0, N, seed)
     points, squares = [], []
     now = 0
-    for time in times:
+    for i, time in enumerate(times):
+        v = None if slow is None else slow[i]
         if time > now:
             simulator.advance(int(time) - now)
             now = int(time)
         iterates = np.asarray(simulator.points, dtype=np.float64)
-        projected = np.array([flow.project(z) for z in iterates])
+        projected = np.array([flow.project(z, slow=v) for z in iterates])
         points.append(projected)
         if time >= WARM_UP * times[-1]:
-            expected = flow.covariance_factors(projected.mean(axis=0)).diagonal().sum()
+            expected = flow.covariance_factors(projected.mean(axis=0), v).diagonal().sum()
             squares.append(np.sum((iterates - projected) ** 2, axis=1) / expected)
         if progress is not None:
             progress(now, int(times[-1]))

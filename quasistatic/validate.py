@@ -344,8 +344,8 @@ def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float
     rule: Rule = result.rule
     forced: LinearRule | Preconditioned | None = result.linear
     if isinstance(result, AdaptiveResult):
-        kinked = isinstance(result, StatisticalResult)
-        rule, forced = settling_rule(rule, result.kink) if kinked else frozen_rule(rule), result.preconditioned
+        rule = settling_rule(rule, result.kink) if isinstance(result, StatisticalResult) else frozen_rule(rule)
+        forced = result.preconditioned
 
     def limit(rule: Rule, values: Mapping[str, float]) -> Callable[[Array], Limit]:
         relaxation = Relaxation(rule, problem, values, threads)

@@ -1,4 +1,4 @@
-"""The command line: ``quasistatic list``, ``derive``, ``reproduce`` and ``sweep``.
+"""The command line: ``quasistatic list``, ``derive``, ``reproduce``, ``sweep`` and ``cache``.
 
 Exit codes: 0, 1 for a failed validation, 2 for bad input, 130 after Ctrl-C. Heavy imports happen inside the commands.
 """
@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+from quasistatic.cli.cache import make_cache_app
 from quasistatic.cli.inputs import assigned_numbers, fixed_rule, load_problem, load_rule, zoo_problem
 from quasistatic.cli.sweep import sweep
 from quasistatic.errors import HyperparameterError, OutputError, QuasistaticError, SimulationDiverged, StartError, suggestion
@@ -52,6 +53,7 @@ def make_app() -> typer.Typer:
     app.command("derive")(derive)
     app.command("reproduce")(reproduce)
     app.command("sweep")(sweep)
+    app.add_typer(make_cache_app(), name="cache")
     return app
 
 

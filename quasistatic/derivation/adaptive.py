@@ -330,7 +330,8 @@ class AdaptiveResult(SlowResult):
         implicit = [s.name for s, value in first.items() if value == 0]
         if implicit:
             raise RuleError(
-                f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate, so its second moment comes"
+                f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate,"
+                f" so its second moment comes"
                 " from the fluctuation, which depends on it in turn. The coupled system has it: use slow.drift, slow.compile(...) without"
                 " adiabatic()."
             )
@@ -348,7 +349,8 @@ class AdaptiveResult(SlowResult):
                 value = slow.equilibrium(i, moments)
                 if value is None:
                     raise RuleError(
-                        f"{self.rule.name}: {slow.state.name} forgets nothing ({slow.state.name}' = {slow.state.name} + ...), so it grows for"
+                        f"{self.rule.name}: {slow.state.name} forgets nothing ({slow.state.name}' = {slow.state.name} + ...),"
+                        f" so it grows for"
                         " ever and has no equilibrium: adiabatic() has no meaning. Its law is the coupled system (slow.drift)."
                     )
                 found[symbol] = value
@@ -383,7 +385,7 @@ class AdaptiveResult(SlowResult):
         if strength is not None and self._fluctuation_is_small:
             try:
                 return self._separable_potential(strength) + force
-            except potential.NoClosedForm:
+            except NoPotential:  # S is not a function of one second moment: the one-form decides
                 pass
         drift = self.terms.flatness + self.terms.correlation
         omega = -(sp.Matrix(self.metric) * sp.Matrix(drift))

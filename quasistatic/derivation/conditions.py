@@ -135,7 +135,8 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
     found += [
         Condition(
             "frozen state",
-            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias of"
+            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast);"
+            f" freezing them has a bias of"
             " the order of that rate (E[v^-1/2] = 1 + 3/8 (1 - beta2) in units of the mean)",
         ),
         Condition("preconditioner", "S is smooth along the path: eps >> sqrt(3) |d^3 f| V, or every second moment comes from the noise"),
@@ -144,7 +145,8 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 "memory",
-                "the momentum forgets fast against the drift, 1 - beta1 >> eta^2; where it does not, its energy is slow too and relaxes at the"
+                "the momentum forgets fast against the drift, 1 - beta1 >> eta^2; where it does not,"
+                " its energy is slow too and relaxes at the"
                 " rate 1 - beta1 (kinetic closure)",
             )
         )

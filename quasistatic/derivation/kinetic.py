@@ -1,7 +1,8 @@
 """The continuous form of rules with slow states: the papers' SDE in t = k*eta^2, with its momentum kept.
 
 Under the scaling eta = e, 1 - beta_i = c_i e^2, eps = eps0/e, v = u/e^2 and noise Sigma = Sigma0/e^2 the memory forgets on the
-slow time itself. Across the minima parameter and memory are taken to be in equilibrium; along them the memory is slow:
+slow time itself. Across the minima parameter and memory are taken to be in equilibrium;"
+" along them the memory is slow:
 
     du/dt = -(1/eta) G^-1 m,    dm/dt = c_1 (1/2 <dH/du, V> - m),    dv/dt = c_2 (V(Sigma) - v),    G = T^T S^-1 T,
 
@@ -265,7 +266,8 @@ class KineticResult(AdaptiveResult):
                 if all(normal(x) == 0 for x in change):
                     return {s: sp.Symbol(f"{s.name}0", positive=True) / e**power}
         raise RuleError(
-            "scaled() needs a noise with a strength (HessianNoise(alpha), IsotropicNoise(sigma), ...) that can carry the scaling sigma = sigma0/eta."
+            "scaled() needs a noise with a strength (HessianNoise(alpha), IsotropicNoise(sigma), ...)"
+            " that can carry the scaling sigma = sigma0/eta."
         )
 
 
@@ -286,7 +288,8 @@ def _require_scaling(rule: Any) -> Scaling:
             f'{rule.name} declares no scaling, which time="continuous" needs: @qs.optimizer(scaling={{"eta": "e", "beta1": "1 - c1*e**2",'
             ' "beta2": "1 - c2*e**2", "eps": "eps0/e", "v": "u/e**2"}, dt="eta**2").'
         )
-    return rule.scaling
+    found: Scaling = rule.scaling
+    return found
 
 
 def continuous_filter(rule: Preconditioned, transients: set[sp.Symbol]) -> LinearRule:

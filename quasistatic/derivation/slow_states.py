@@ -204,7 +204,7 @@ def _is_polynomial(e: sp.Expr, of: tuple[sp.Symbol, sp.Symbol]) -> bool:
         if isinstance(varying, (Mean, BlockMean)):
             if not _is_polynomial(varying.args[0], of):
                 return False
-        elif not varying.is_polynomial(*of):
+        elif varying.is_polynomial(*of) is not True:
             return False
     return True
 
@@ -242,14 +242,14 @@ def preconditioned_rule(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = No
     if gain == 0:
         raise RuleError(f"{rule.name}: a gradient kick has no lasting effect (the gain is zero), so it does not descend.")
     scale = _varying_factor(gain, frozen)
-    powers, A0, b0, fixed, left0 = _in_units(rule, A0, b0, fixed, left, scale, frozen)
+    carried, A0, b0, fixed, left0 = _in_units(rule, A0, b0, fixed, left, scale, frozen)
     n = A0.rows
     zero = sp.zeros(n, 1).as_immutable()
     fast = _fast_rule(rule)
     linear = LinearRule(fast, A0, b0, zero, zero, fixed, left0, (), tuple(x.xreplace(zeros).xreplace(values) for x in bases))
     pull, offset = (normal((left.T * m)[0]) for m in (force, shift))
     back = {**means}
-    return Preconditioned(rule, linear, scale.xreplace(back), powers, slow, pull.xreplace(back), offset.xreplace(back), forces)
+    return Preconditioned(rule, linear, scale.xreplace(back), carried, slow, pull.xreplace(back), offset.xreplace(back), forces)
 
 
 def _fast_rule(rule: Rule) -> Rule:

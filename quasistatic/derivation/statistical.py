@@ -179,11 +179,12 @@ def excess(kink: Kink, rho: sp.Expr, s_i: sp.Expr, s_j: sp.Expr, problem: Proble
         return 2 / sp.pi * (now + 2 * later)
     if rho**2 != 1 or kink.lag != 0:
         raise ProblemError(
-            f"{problem.name or 'the problem'}: the average of two clipped gradients has a closed form only where their noises are independent"
+            f"{problem.name or 'the problem'}: the average of two clipped gradients"
+            f" has a closed form only where their noises are independent"
             " or proportional, and without a memory inside the clip; use such a noise, or simulate."
         )
     low, high = (s_i + s_j - sp.Abs(s_i - s_j)) / 2, (s_i + s_j + sp.Abs(s_i - s_j)) / 2
-    T = kink.threshold
+    T = sp.sympify(kink.threshold)
     a, b = T / high, T / low
     tail = sp.sqrt(2 / sp.pi)
     inside = s_i * s_j * (sp.erf(a / sp.sqrt(2)) - a * tail * sp.exp(-(a**2) / 2))
@@ -227,7 +228,8 @@ class StatisticalResult(AdaptiveResult):
         quiet = [p.name for p, m in zip(self.problem.parameters, found, strict=True) if m == 0]
         if quiet:
             raise ProblemError(
-                f"{self.rule.name} has a kink in every coordinate, but the gradient noise of {', '.join(quiet)} vanishes: nothing smooths the"
+                f"{self.rule.name} has a kink in every coordinate,"
+                f" but the gradient noise of {', '.join(quiet)} vanishes: nothing smooths the"
                 f" {self.kink.kind} there, and the average does not exist. Take noise that reaches every coordinate (qs.IsotropicNoise,"
                 " qs.CovarianceNoise, or rotate the problem)."
             )

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 #: Relative size below which an eigenvalue or pivot of a covariance counts as zero.
 ZERO = 1e-9
 
+#: A pivot of the noise factor below this part of its diagonal entry is rounding: the noise has lower rank there.
+TINY = sp.Rational(1, 10**12)
+
 
 @dataclass(frozen=True)
 class Factor:
@@ -330,7 +333,10 @@ def pivots(sigma: sp.ImmutableMatrix, order: list[int]) -> list[int]:
 
 
 def cholesky(sigma: sp.Matrix, rows: list[int]) -> Factor:
-    """A factor of a positive semidefinite matrix of rank len(rows) as a program; zeros of the matrix stay zeros."""
+    """A factor of a positive semidefinite matrix of rank len(rows) as a program; zeros of the matrix stay zeros.
+
+    The order of the pivots is fixed. At special points, where one vanishes, its column is zero instead of a division by zero.
+    """
     d = sigma.rows
     C = sp.zeros(d, len(rows))
     assignments: list[tuple[sp.Symbol, sp.Expr]] = []
@@ -344,11 +350,21 @@ def cholesky(sigma: sp.Matrix, rows: list[int]) -> Factor:
 
     for m, j in enumerate(rows):
         pivot = sigma[j, j] - sum(C[j, q] ** 2 for q in range(m))
-        root = name(sp.sqrt(pivot), f"_c{j}_{m}")
+        below = [i for i in range(d) if i != j and i not in rows[:m]]
+        values = {i: sigma[i, j] - sum(C[i, q] * C[j, q] for q in range(m)) for i in below}
+        divided = any(value != 0 for value in values.values())
+        if (m or divided) and pivot.is_positive is not True:
+            pivot = name(pivot, f"_p{j}")
+            alive = sp.StrictGreaterThan(pivot, TINY * name(sigma[j, j], f"_s{j}"), evaluate=False)
+            root = name(_where(alive, sp.sqrt(pivot)), f"_c{j}_{m}")
+        else:
+            alive, root = sp.true, name(sp.sqrt(pivot), f"_c{j}_{m}")
         C[j, m] = root
-        for i in range(d):
-            if i == j or i in rows[:m]:
-                continue
-            value = sigma[i, j] - sum(C[i, q] * C[j, q] for q in range(m))
-            C[i, m] = sp.Integer(0) if value == 0 else name(value / root, f"_c{i}_{m}")
+        for i, value in values.items():
+            C[i, m] = sp.Integer(0) if value == 0 else name(_where(alive, value / root), f"_c{i}_{m}")
     return Factor(tuple(assignments), sp.ImmutableMatrix(C))
+
+
+def _where(condition: sp.Basic, value: sp.Expr) -> sp.Expr:
+    """The value, or 0 where the condition does not hold."""
+    return value if condition is sp.true else sp.Piecewise((value, condition), (0, True), evaluate=False)

@@ -98,21 +98,21 @@ def point(given: Any, symbols: Iterable[sp.Symbol], what: str) -> Array:
             raise StartError(f"start: {name} is not a {what} ({', '.join(names)}).{suggestion(name, names)}")
         if name in values:
             raise StartError(f"start: {name} is given twice.")
-        values[name] = number(name, value)
+        values[name] = finite(value, f"start: {name}")
     missing = [n for n in names if n not in values]
     if missing:
         raise StartError(f"start: no value for {', '.join(missing)}; every {what} needs one ({', '.join(names)}).")
     return np.array([values[n] for n in names])
 
 
-def number(name: str, value: Any, option: str = "start") -> float:
-    """A finite number of an option that maps names to numbers; StartError otherwise."""
+def finite(value: Any, what: str) -> float:
+    """A finite real number; StartError otherwise."""
     try:
-        found = float(exact(value, name))
+        found = float(exact(value, what))
     except (HyperparameterError, TypeError):
-        raise StartError(f"{option}: {name} = {value!r} is not a finite real number.") from None
+        raise StartError(f"{what} = {value!r} is not a finite real number.") from None
     if not math.isfinite(found):
-        raise StartError(f"{option}: {name} = {value!r} does not fit into a float64.")
+        raise StartError(f"{what} = {value!r} does not fit into a float64.")
     return found
 
 

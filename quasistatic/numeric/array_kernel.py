@@ -22,7 +22,7 @@ from quasistatic.model.rule import Rule
 from quasistatic.numeric import array_parts
 from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.emit import emit, lift_numbers, local_names
-from quasistatic.numeric.random import PAIR
+from quasistatic.numeric.random import PAIRS
 from quasistatic.symbols import BlockMean, Mean
 
 _HEADER = '''\
@@ -32,13 +32,14 @@ import math
 import numpy as np
 from numba import njit
 
-from quasistatic.numeric.intrinsics import as_bits, as_float, maximum, minimum, sign
+from quasistatic.numeric.intrinsics import as_bits, as_float, exp, log, maximum, minimum, power, sign
 
 u64 = np.uint64
 '''
 # no nnan and no ninf: the checks for divergence must survive; sums may be reordered, or they would not vectorise
 _LOOPS = '@njit(fastmath={"contract", "nsz", "arcp", "reassoc"}, error_model="numpy", nogil=True)'
 _EXACT = '@njit(fastmath={"contract", "nsz", "arcp"}, error_model="numpy", nogil=True)'
+_EXACT = _LOOPS.replace(', "reassoc"', "")
 _ENTRY = _LOOPS.replace("(", "(cache=True, ", 1)
 
 _NORMALS = """\
@@ -124,6 +125,13 @@ def rule_source(rule: Rule) -> RuleSource:
     return RuleSource("\n\n".join(texts), len(means), data)
 
 
+def _function(head: str, lines: Sequence[str]) -> str:
+    """A function whose sums may be reordered, unless an intrinsic is in it whose rounding tricks that would undo."""
+    body = _indent(list(lines))
+    exact = any(f"{name}(" in line for line in body for name in ("exp", "log", "power") if f"math.{name}(" not in line)
+    return "\n".join([_EXACT if exact else _LOOPS, head, *body])
+
+
 def _without_means(e: sp.Expr, found: list[tuple[sp.Symbol, sp.Expr, bool]]) -> sp.Expr:
     """The expression with symbols in place of means; inner means come first in ``found`` (symbol, what is averaged, by block)."""
     if not e.has(Mean, BlockMean):
@@ -164,7 +172,7 @@ class _RuleWriter:
             lines += ["for b in range(counts.shape[0]):", f"    means[{k}, b] /= counts[b]"]
         else:
             lines.append(f"means[{k}, 0] /= g.shape[0]")
-        return "\n".join([_LOOPS, f"def mean_{k}(X, g, h, t, means, block, counts):", *_indent(lines)])
+        return _function(f"def mean_{k}(X, g, h, t, means, block, counts):", lines)
 
     def update(self, updates: Sequence[sp.Expr]) -> str:
         """Source of ``update``."""
@@ -175,7 +183,7 @@ class _RuleWriter:
         body = [*self.loads(count), *program.stages[2], *outputs, *stores]
         lines = [f"mean_{k}(X, g, h, t, means, block, counts)" for k in range(count)]
         lines += [*self.outside(program.stages, count), "for i in range(g.shape[0]):", *_indent(body)]
-        return "\n".join([_LOOPS, "def update(X, g, h, t, means, block, counts):", *_indent(lines)])
+        return _function("def update(X, g, h, t, means, block, counts):", lines)
 
     def outside(self, stages: Sequence[Sequence[str]], known: int) -> list[str]:
         """What is the same for all coordinates."""
@@ -195,7 +203,9 @@ class _RuleWriter:
 def driver_source(rule: RuleSource) -> str:
     """``normals``, ``draw_rows`` and ``update`` alone, for residuals that are Python functions."""
     draws = [_EXACT + "\n" + _normals(), _EXACT + "\n" + _ROWS]
-    update = rule.text.replace(_LOOPS + "\ndef update", _ENTRY + "\ndef update")
+    update = rule.text
+    for flags in (_LOOPS, _EXACT):
+        update = update.replace(flags + "\ndef update", flags.replace("(", "(cache=True, ", 1) + "\ndef update")
     return (
         "\n\n".join([_HEADER.format(title="an update rule on arrays"), *(d.replace("(", "(cache=True, ", 1) for d in draws), update]) + "\n"
     )
@@ -279,7 +289,7 @@ def _plain(function: object, name: str) -> str:
 
 
 def _normals() -> str:
-    return _NORMALS.format(pair=textwrap.indent(PAIR.rstrip("\n"), " " * 8))
+    return _NORMALS.format(pair=textwrap.indent(PAIRS["xoshiro"].rstrip("\n"), " " * 8))
 
 
 def _indent(lines: Sequence[str]) -> list[str]:

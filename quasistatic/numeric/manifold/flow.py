@@ -341,10 +341,21 @@ class ManifoldFlow:
         return found
 
     def equilibrium(self, z: Any, count: int, seed: int = 0) -> Array:
-        """States (count, 1 + q, d) of a linear rule at z, with their fast part across the manifold drawn from its equilibrium."""
-        if self._slow is not None:
-            raise RuleError(f"{self.rule.name} has slow states: its equilibrium is not that of a linear filter.")
-        return self._at(z).equilibrium(count, np.random.default_rng([seed_number(seed), 1]))
+        """States (count, 1 + q, d) at z: the parameter, then the rule's states in its own order.
+
+        The fast part across the manifold is drawn from its equilibrium, slow states are at theirs.
+        """
+        stream = np.random.default_rng([seed_number(seed), 1])
+        if self._slow is None:
+            return self._at(z).equilibrium(count, stream)
+        if not isinstance(self.rule, Rule):
+            raise RuleError(f"{self.rule.name} was given as a filter and functions: its own states are not known.")
+        v = self.slow_states(z).reshape(-1, self.size)
+        fast = iter(np.moveaxis(self._at(z, v.ravel()).equilibrium(count, stream, self._slow.powers), 1, 0))
+        found = [next(fast)]
+        for state in self.rule.trace.states:
+            found.append(np.repeat(v[self._slow.names.index(state.name)][None], count, axis=0) if state.slow else next(fast))
+        return np.stack(found, axis=1)
 
     # -- paths ---------------------------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ class Preconditioned:
         Whether E[g_i^2] includes the mean square (H V H)_ii of the loss's own gradient; it is of higher order in eta.
     names:
         Slow states in v, each d numbers, in order.
+    powers:
+        For the parameter and every fast state: 1 where it carries the factor S, 0 where it does not.
     name:
         Shown in messages.
     """
@@ -52,6 +54,7 @@ class Preconditioned:
     force: Callable[[Array, Array], Array] | None = None
     fluctuation: bool = True
     names: tuple[str, ...] = ("v",)
+    powers: tuple[int, ...] = (1, 0)
     name: str = "preconditioned rule"
 
     def root(self, v: Array, size: int) -> Array:
@@ -115,6 +118,7 @@ def preconditioned(rule: Rule, values: Mapping[str, float], size: int, blocks: S
         force,
         order.symbol is None,
         tuple(s.state.name for s in found.slow),
+        found.powers,
         rule.name,
     )
 

@@ -6,6 +6,7 @@ all pairs but tangent-tangent; P projects along S times the normal space (theory
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -171,8 +172,11 @@ class PointReduction:
         eye, none = np.eye(r), np.zeros((r, r))
         return LowRank(both, np.block([[core, eye], [eye, none]]), rest)
 
-    def equilibrium(self, count: int, stream: np.random.Generator) -> Array:
-        """States (count, 1 + q, d) at rest on the point with their part across the manifold drawn from its equilibrium."""
+    def equilibrium(self, count: int, stream: np.random.Generator, powers: Sequence[int] | None = None) -> Array:
+        """States (count, 1 + q, d) at rest on the point with their part across the manifold drawn from its equilibrium.
+
+        ``powers`` says which states carry the preconditioner, see :class:`Preconditioned`.
+        """
         A, b, fixed = self.filter.iteration
         c, n = self.local.curvature, len(b)
         core = np.diag(self.core) if self.core.ndim == 1 else self.core
@@ -185,7 +189,8 @@ class PointReduction:
         weights, vectors = np.linalg.eigh((joint + joint.T) / 2)
         normals = stream.standard_normal((count, len(weights)))
         fast = (normals @ (vectors * np.sqrt(np.clip(weights, 0, None))).T).reshape(count, n, len(c))
-        return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root)
+        units = np.ones(n) if powers is None else 2.0 * np.asarray(powers) - 1
+        return np.asarray(fixed[:, None] * self.z + (fast @ self.local.normals.T) * self.root ** units[:, None])
 
     def second_moments(self, diagonal: Array) -> Array:
         """E[g_i^2] = Sigma_ii + (H V H)_ii, (d,), from Sigma_ii; with minibatches also what sampling the residuals adds.

@@ -250,3 +250,14 @@ def test_oblique_projection_of_full_noise_agrees_with_the_symbolic_route():
     assert flow.diffusion(point, v) == pytest.approx(float(slow.diffusion[0, 0].subs(at).evalf(20)) * np.outer(T, T), rel=1e-9)
     variance = np.array(sp.Matrix(slow.variance).subs(at).evalf(20).tolist(), dtype=float)
     assert flow.covariance(point, v) == pytest.approx(variance, rel=1e-9)
+
+
+def test_validate_adam_on_a_factorization():
+    """Adam itself, its memory and slow states at their equilibrium, against the coupled flow."""
+    rng = np.random.default_rng(2)
+    U, W = rng.standard_normal((2, 3, 3))
+    problem = qs.zoo.matrix_factorization(3, 3, 3, U @ W.T, noise=qs.LabelNoise("1/4"))
+    flow = qs.manifold_flow(qs.zoo.adam, problem, eta=2e-3, beta1=0.8, beta2=0.9995, eps=0.5)
+    report = flow.validate({"U": U, "W": W}, 4000, trajectories=64, seed=1, record=4)
+    assert report.passed
+    assert report.rows[1].theory > 20 * report.rows[1].error

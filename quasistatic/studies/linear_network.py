@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.integrate import solve_ivp
 
 from quasistatic import zoo
+from quasistatic.manifold import ManifoldFlow
 from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.noise import LabelNoise
 from quasistatic.numeric.array_simulate import simulate_array
@@ -65,6 +67,21 @@ def rank_one(functions: Network, a: Array, ratio: float | None = None) -> Array:
     return functions.pack(W1=np.outer(scale * a, target / size), W2=a[None])
 
 
+def derived_flow(optimizer: str, problem: ArrayProblem, eta: float, exact: bool = False, eps: float = 1e-6) -> ManifoldFlow:
+    """The library's flow of "SGD" or "Adam", at leading order in eta or exact, Adam's v at its equilibrium."""
+    order = None if exact else "eta"
+    if optimizer == "SGD":
+        return ManifoldFlow.make(zoo.sgd, problem, order, {"eta": eta})
+    return ManifoldFlow.make(zoo.adam, problem, order, {"eta": eta, "beta1": 0.9, "beta2": 0.999, "eps": eps})
+
+
+def growth_rate(flow: ManifoldFlow, z: Array, direction: Array, step: float = 1e-4) -> float:
+    """Rate per iteration at which the flow amplifies a small departure from z, by central differences along the manifold."""
+    unit = direction / np.linalg.norm(direction)
+    ahead, behind = (flow.drift(flow.project(z + s * step * unit)) for s in (1, -1))
+    return float(unit @ (ahead - behind)) / (2 * step)
+
+
 @dataclass(frozen=True)
 class Growth:
     """Growth rate of a departure from the point where all units are alike, per unit of slow time k*eta^2.
@@ -72,14 +89,18 @@ class Growth:
     Attributes
     ----------
     rate, error:
-        Mean over trajectories and standard error.
-    predicted:
-        sqrt(d) h/(2 |A|), the leading order in eta.
+        Mean over simulated trajectories and standard error.
+    leading, exact:
+        Of the derived flow, at leading order in eta and exact.
+    formula:
+        sqrt(d) h/(2 |A|).
     """
 
     rate: float
     error: float
-    predicted: float
+    leading: float
+    exact: float
+    formula: float
 
 
 def adam_growth(
@@ -111,5 +132,73 @@ def adam_growth(
     )  # fmt: skip
     clock = runs.steps * eta**2
     slopes = np.polyfit(clock[1:], np.log(np.abs(runs.observed["height"][1:])), 1)[0]
-    predicted = np.sqrt(d) * d / (2 * np.linalg.norm(f.Y))
-    return Growth(float(slopes.mean()), float(slopes.std(ddof=1) / np.sqrt(trajectories)), float(predicted))
+    here = f.pack(**uniform)
+    unstable = f.pack(W1=uniform["W1"] * pattern[:, None] / np.sqrt(d), W2=uniform["W2"] * pattern)
+    leading, exact = (growth_rate(derived_flow("Adam", problem, eta, e), here, unstable) / eta**2 for e in (False, True))
+    error = float(slopes.std(ddof=1) / np.sqrt(trajectories))
+    return Growth(float(slopes.mean()), error, leading, exact, float(np.sqrt(d) * d / (2 * np.linalg.norm(f.Y))))
+
+
+@dataclass(frozen=True, eq=False)
+class Units:
+    """Participation ratio of the readout under Adam's derived flow, as units die.
+
+    Attributes
+    ----------
+    time:
+        (R,) slow time k*eta^2.
+    flow:
+        (R,) of the flow of all parameters.
+    reduced:
+        (R,) of the equations for p_i = |a_i| and q_i = |w_i| alone.
+    simulated, error:
+        (R,) mean over trajectories and standard error; None without a simulation.
+    """
+
+    time: Array
+    flow: Array
+    reduced: Array
+    simulated: Array | None = None
+    error: Array | None = None
+
+
+def adam_units(
+    time: float = 2.0, records: int = 9, d: int = 8, sigma: float = 0.1, eps: float = 1e-2, seed: int = 0, eta: float = 5e-4,
+    trajectories: int = 0, threads: int = 1,
+) -> Units:  # fmt: skip
+    """From a point of rank one with unequal units, until ``time``; the page's reduction, with its eps, beside the whole flow.
+
+    Both are of leading order in eta, which then matters for the simulation alone (``trajectories`` > 0).
+    """
+    problem, f = network(d, sigma)
+    start = rank_one(f, np.random.default_rng(seed).uniform(0.7, 1.3, d))
+    path = derived_flow("Adam", problem, eta, eps=eps).trajectory(start, round(time / eta**2), record=records, rtol=1e-5)
+    a = f.unpack(start)
+    sizes = np.concatenate([np.abs(a["W2"][0]), np.linalg.norm(a["W1"], axis=1)])
+    clock = path.steps * eta**2
+    found = solve_ivp(lambda _, y: reduced_rates(y, sigma, eps), (0, clock[-1]), sizes, "LSODA", clock, rtol=1e-8, atol=1e-10)
+    p = found.y[:d]
+    units = np.array([active_units(f, z) for z in path.z]), np.sum(p**2, 0) ** 2 / np.sum(p**4, 0)
+    if trajectories == 0:
+        return Units(clock, *units)
+    runs = simulate_array(
+        frozen_adam.fix(eps=repr(eps)), problem, start, round(time / eta**2), trajectories=trajectories, seed=seed, record=records,
+        threads=threads, observe={"units": lambda z: active_units(f, z)},
+        initial_state={"v": sigma**2 * np.sum(f.jacobian(start) ** 2, axis=0)}, eta=eta,
+    )  # fmt: skip
+    seen = runs.observed["units"]
+    return Units(clock, *units, seen.mean(axis=1), seen.std(axis=1, ddof=1) / np.sqrt(trajectories))
+
+
+def reduced_rates(sizes: Array, sigma: float, eps: float) -> Array:
+    """d(p, q)/dt of points of rank one under Adam, v at its equilibrium; sum(p q) is constant.
+
+    With s_i = 1/(sigma q_i + eps) the preconditioner of a_i and r_i = 1/(sigma p_i + eps) that of w_i,
+    dp_i = (sigma^2/4) s_i (l q_i - 2 d r_i p_i) and dq_i = (sigma^2/4) r_i (l p_i - 2 s_i q_i); at eps = 0 the page's
+    dp_i = mu - d/(2 q_i), dq_i = mu - 1/(2 p_i), mu = sigma l/4.
+    """
+    p, q = sizes.reshape(2, -1)
+    d = len(p)
+    s, r = 1 / (sigma * q + eps), 1 / (sigma * p + eps)
+    pull = 2 * (1 + d) * np.sum(s * r * p * q) / np.sum(s * q**2 + r * p**2)
+    return np.asarray(sigma**2 / 4 * np.concatenate([s * (pull * q - 2 * d * r * p), r * (pull * p - 2 * s * q)]))

@@ -19,6 +19,7 @@ if not FOLDER.is_dir():
 
 sys.path.insert(0, str(FOLDER))
 import adaptive_slow_sde  # noqa: E402
+import matrix_factorization  # noqa: E402
 import pages  # noqa: E402
 import quasistatic_adam  # noqa: E402
 import quasistatic_momentum  # noqa: E402
@@ -26,15 +27,19 @@ import quasistatic_sgd  # noqa: E402
 
 sys.path.remove(str(FOLDER))
 
-MODULES = {"sgd": quasistatic_sgd, "momentum": quasistatic_momentum, "adam": quasistatic_adam, "adaptive": adaptive_slow_sde}
+MODULES = {
+    "sgd": quasistatic_sgd, "momentum": quasistatic_momentum, "adam": quasistatic_adam, "adaptive": adaptive_slow_sde,
+    "factorization": matrix_factorization,
+}  # fmt: skip
 NUMBERS = {
     "sgd": range(1, 15),
     "momentum": (*range(15, 23), *range(28, 40)),
     "adam": (*range(23, 28), *range(40, 56)),
     "adaptive": range(1, 37),
+    "factorization": range(1, 17),
 }
-#: Errata of the quasistatic paper, in three pages, and of the poster about adaptive methods, which has its own numbers.
-PAPER = {f"E{i}" for i in range(1, 25) if i not in (9, 13)} | {"E9(i)", "E9(ii)"}  # E13 is about matrix factorization
+#: Errata of the quasistatic paper, in four pages, and of the poster about adaptive methods, which has its own numbers.
+PAPER = {f"E{i}" for i in range(1, 25) if i != 9} | {"E9(i)", "E9(ii)"}
 POSTER = {f"E{i}" for i in range(1, 7)}
 needs_tex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
 
@@ -67,7 +72,7 @@ def test_every_number_in_order(name: str) -> None:
     assert found == list(NUMBERS[name])
 
 
-@pytest.mark.parametrize(("names", "numbers"), [(("sgd", "momentum", "adam"), PAPER), (("adaptive",), POSTER)])
+@pytest.mark.parametrize(("names", "numbers"), [(("sgd", "momentum", "adam", "factorization"), PAPER), (("adaptive",), POSTER)])
 def test_every_erratum_has_a_remark(names: tuple[str, ...], numbers: set[str]) -> None:
     found = {r.number for label, _, r in errata() if label.split("-")[0] in names}
     assert found - {""} == numbers

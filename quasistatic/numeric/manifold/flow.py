@@ -32,6 +32,8 @@ from quasistatic.symbols import natural_sort
 
 #: Euler steps of a whole SDE run, unless ``substeps`` says otherwise.
 EULER_STEPS = 500
+#: A path that ends where a curvature is below this part of what it was has met a degenerate point.
+DEGENERATE = 1e-3
 #: Iterations of the slow states' equilibrium where it depends on itself.
 FIXED_POINT = 200
 
@@ -402,8 +404,8 @@ class ManifoldFlow:
         here = self.start(z0, slow)
         v0 = self._slow_at(here, slow) if moving else None
         first = here if v0 is None else np.concatenate([here, v0])
-        path = _Path(self._field(moving), first, float(times[-1]), rtol)
         d, zs, vs = self.size, [], []
+        path = _Path(self._field(moving), first, float(times[-1]), rtol, lambda state: self._flattest(here, state[:d]))
         for i, time in enumerate(times):
             state = path.at(float(time))
             v = state[d:] if moving else None
@@ -414,6 +416,16 @@ class ManifoldFlow:
             if progress is not None:
                 progress(i + 1, len(times))
         return ManifoldTrajectory(times, np.array(zs), np.array(vs) if moving else None, path.evaluations)
+
+    def _flattest(self, start: Array, z: Array) -> str:
+        """Where a path ends, and what became of the smallest curvature across the manifold."""
+        first, last = (float(min(self._shape.local(x, self._ones).curvature, default=0.0)) for x in (start, z))
+        shown = ", ".join(f"{x:.4g}" for x in z[:6])
+        cause = " The Jacobian of the residuals loses rank there: the manifold is degenerate, and the theory ends."
+        return (
+            f"z = ({shown}{', ...' if len(z) > 6 else ''}), where the smallest curvature across the manifold is {last:.3g},"
+            f" {first:.3g} at the start.{cause if last < DEGENERATE * first else ''}"
+        )
 
     def _field(self, moving: bool) -> Callable[[float, Array], Array]:
         d = self.size
@@ -515,9 +527,11 @@ class ManifoldFlow:
 class _Path:
     """An ODE integrated as far as asked for, with dense output; the residuals are constant along the exact field."""
 
-    def __init__(self, field: Callable[[float, Array], Array], first: Array, end: float, rtol: float) -> None:
+    def __init__(
+        self, field: Callable[[float, Array], Array], first: Array, end: float, rtol: float, describe: Callable[[Array], str]
+    ) -> None:
         size = float(np.abs(first).max()) or 1.0
-        self._first, self._end = first, end
+        self._first, self._end, self._describe = first, end, describe
         self._solver: OdeSolver = DOP853(field, 0.0, first, end, rtol=rtol, atol=1e-3 * rtol * size)
         self._dense: Any = None
 
@@ -531,8 +545,11 @@ class _Path:
         if time == 0:
             return self._first
         while self._solver.t < time:
-            message = self._solver.step()
+            try:
+                self._solver.step()
+            except UnstableError as error:
+                raise UnstableError(f"the slow dynamics ends at iteration {self._solver.t:.6g}: {error}") from None
             if self._solver.status == "failed" or not np.isfinite(self._solver.y).all():
-                raise UnstableError(f"the slow dynamics ends at iteration {self._solver.t:.6g}: {message}")
+                raise UnstableError(f"the slow dynamics ends at iteration {self._solver.t:.6g}, {self._describe(self._solver.y)}")
             self._dense = self._solver.dense_output()
         return np.asarray(self._dense(time), dtype=np.float64)

@@ -126,7 +126,10 @@ class _Part:
         self._at = _Strengths([e.xreplace(constants) for e in _expressions(noise)], parameters)
         self.batch = noise.batch if isinstance(noise, LabelNoise) else None
         if self.batch is not None and self.batch > count:
-            raise ProblemError(f"LabelNoise(batch={self.batch}): the problem has only {count} residual(s) to draw from.")
+            raise ProblemError(
+                f"LabelNoise(batch={self.batch}): the batch is larger than the data, {count} residual(s); leave batch out for the full"
+                " batch."
+            )
         if isinstance(noise, LabelNoise) and count == 0:
             raise ProblemError("LabelNoise perturbs residuals: build the problem with qs.Problem.from_residuals(...).")
         if isinstance(noise, CovarianceNoise) and noise.matrix.rows != size:

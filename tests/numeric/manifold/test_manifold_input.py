@@ -79,7 +79,7 @@ def test_names_and_numbers():
             qs.manifold_flow(qs.zoo.sgd, problem, **hyper)
     with pytest.raises(qs.ProblemError, match="no noise"):
         qs.manifold_flow(qs.zoo.sgd, factorization()[0], eta=0.1)
-    with pytest.raises(qs.ProblemError, match="only 6 residual"):
+    with pytest.raises(qs.ProblemError, match="larger than the data, 6 residual"):
         qs.manifold_flow(qs.zoo.sgd, problem.with_noise(qs.LabelNoise(1, batch=7)), eta=0.1)
     with pytest.raises(qs.ProblemError, match="10 parameters"):
         qs.manifold_flow(qs.zoo.sgd, problem.with_noise(qs.CovarianceNoise(sp.eye(3))), eta=0.1)

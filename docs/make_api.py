@@ -16,8 +16,10 @@ from quasistatic.derivation.conditions import Condition
 from quasistatic.derivation.kinetic import Scaled
 from quasistatic.derivation.law import ScalingRule
 from quasistatic.derivation.reduction import Terms
-from quasistatic.dynamics import AdaptiveDynamics, AdaptiveLaw, KineticDynamics
+from quasistatic.dynamics import AdaptiveDynamics, AdaptiveLaw, KineticDynamics, StatisticalDynamics
+from quasistatic.manifold import ManifoldFlow
 from quasistatic.model.rule import Rule
+from quasistatic.numeric.array_ensemble import ArrayEnsemble
 from quasistatic.numeric.ensemble import Ensemble
 from quasistatic.numeric.flow import Flow
 from quasistatic.numeric.law import CompiledLaw
@@ -33,8 +35,8 @@ Written by `docs/make_api.py` from the docstrings; do not edit. `import quasista
 results: [when to trust it](when_to_trust_it.md), [conventions](conventions.md), [theory](theory.md).
 """
 
-DECLARE = ("optimizer", "Rule", "Problem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise", "symbols", "function")
-ACT = ("derive", "simulate", "assert_agrees", "sweep", "load")
+DECLARE = ("optimizer", "Rule", "Problem", "ArrayProblem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise", "symbols", "function")
+ACT = ("derive", "manifold_flow", "simulate", "assert_agrees", "sweep", "load")
 RESULTS = ("SlowDynamics", "Law", "SweepTable")
 INSIDE = ("sqrt", "exp", "log", "sign", "abs", "clip", "maximum", "minimum", "mean", "block_mean")
 
@@ -43,12 +45,15 @@ RETURNED = (
     AdaptiveDynamics,
     KineticDynamics,
     Scaled,
+    StatisticalDynamics,
     AdaptiveLaw,
     Flow,
+    ManifoldFlow,
     SlowTrajectory,
     SlowEnsemble,
     CompiledLaw,
     Ensemble,
+    ArrayEnsemble,
     Report,
     Row,
     Condition,
@@ -57,10 +62,10 @@ RETURNED = (
 )
 
 #: Kinds of results to the kind that they extend: only what differs is listed.
-EXTENDED = {AdaptiveDynamics: qs.SlowDynamics, KineticDynamics: AdaptiveDynamics, AdaptiveLaw: qs.Law}
+EXTENDED = {AdaptiveDynamics: qs.SlowDynamics, KineticDynamics: AdaptiveDynamics, StatisticalDynamics: AdaptiveDynamics, AdaptiveLaw: qs.Law}
 
 #: Classes that a user constructs; the others come out of functions.
-CONSTRUCTED = ("Problem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise")
+CONSTRUCTED = ("Problem", "ArrayProblem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise")
 
 #: Thin functions of the facade to those that have the arguments.
 DELEGATES: dict[Any, Callable[..., Any]] = {

@@ -128,7 +128,7 @@ class KineticResult(AdaptiveResult):
     @cached_property
     def _thaw(self) -> dict[sp.Symbol, sp.Expr]:
         thaw = super()._thaw
-        return {k: sp.sympify(v).xreplace(self._transients) for k, v in thaw.items()}
+        return {k: sp.sympify(v, strict=True).xreplace(self._transients) for k, v in thaw.items()}
 
     @cached_property
     def drift(self) -> sp.ImmutableMatrix:

@@ -254,7 +254,7 @@ class SlowResult:
 
     def adiabatic(self) -> Self:
         """The result with slow states at their equilibrium; a rule without slow states has none to put there."""
-        raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules like Adam; the result is final as it is.")
+        raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules with them; the result is final as it is.")
 
     # -- numbers -------------------------------------------------------------------------------------------------------
 

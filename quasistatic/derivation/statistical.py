@@ -184,7 +184,7 @@ def excess(kink: Kink, rho: sp.Expr, s_i: sp.Expr, s_j: sp.Expr, problem: Proble
             " or proportional, and without a memory inside the clip; use such a noise, or simulate."
         )
     low, high = (s_i + s_j - sp.Abs(s_i - s_j)) / 2, (s_i + s_j + sp.Abs(s_i - s_j)) / 2
-    T = sp.sympify(kink.threshold)
+    T = sp.sympify(kink.threshold, strict=True)
     a, b = T / high, T / low
     tail = sp.sqrt(2 / sp.pi)
     inside = s_i * s_j * (sp.erf(a / sp.sqrt(2)) - a * tail * sp.exp(-(a**2) / 2))
@@ -344,7 +344,7 @@ class StatisticalResult(AdaptiveResult):
         return point
 
     def adiabatic(self) -> Any:
-        raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules like Adam; the result is final as it is.")
+        raise RuleError(f"{self.rule.name} has no slow states: adiabatic() is for rules with them; the result is final as it is.")
 
 
 __all__ = ["Kink", "StatisticalResult", "find_kink", "has_kink", "linearised", "settling_rule"]

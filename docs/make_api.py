@@ -35,7 +35,18 @@ Written by `docs/make_api.py` from the docstrings; do not edit. `import quasista
 results: [when to trust it](when_to_trust_it.md), [conventions](conventions.md), [theory](theory.md).
 """
 
-DECLARE = ("optimizer", "Rule", "Problem", "ArrayProblem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise", "symbols", "function")
+DECLARE = (
+    "optimizer",
+    "Rule",
+    "Problem",
+    "ArrayProblem",
+    "HessianNoise",
+    "IsotropicNoise",
+    "LabelNoise",
+    "CovarianceNoise",
+    "symbols",
+    "function",
+)
 ACT = ("derive", "manifold_flow", "simulate", "assert_agrees", "sweep", "load")
 RESULTS = ("SlowDynamics", "Law", "SweepTable")
 INSIDE = ("sqrt", "exp", "log", "sign", "abs", "clip", "maximum", "minimum", "mean", "block_mean")
@@ -62,7 +73,12 @@ RETURNED = (
 )
 
 #: Kinds of results to the kind that they extend: only what differs is listed.
-EXTENDED = {AdaptiveDynamics: qs.SlowDynamics, KineticDynamics: AdaptiveDynamics, StatisticalDynamics: AdaptiveDynamics, AdaptiveLaw: qs.Law}
+EXTENDED = {
+    AdaptiveDynamics: qs.SlowDynamics,
+    KineticDynamics: AdaptiveDynamics,
+    StatisticalDynamics: AdaptiveDynamics,
+    AdaptiveLaw: qs.Law,
+}
 
 #: Classes that a user constructs; the others come out of functions.
 CONSTRUCTED = ("Problem", "ArrayProblem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise")

@@ -25,7 +25,7 @@ from quasistatic.numeric.manifold.noise import NoiseModel
 from quasistatic.numeric.manifold.paths import ManifoldEnsemble, ManifoldTrajectory
 from quasistatic.numeric.manifold.preconditioned import Preconditioned, preconditioned
 from quasistatic.numeric.manifold.reduction import SILENT, LowRank, ManifoldTerms, PointReduction
-from quasistatic.numeric.manifold.regularizer import trace_function
+from quasistatic.numeric.manifold.regularizer import diagonal_function, trace_function
 from quasistatic.numeric.manifold.shape import ResidualShape, Shape
 from quasistatic.numeric.manifold.symbolic import symbolic_shape
 from quasistatic.symbols import natural_sort
@@ -502,15 +502,16 @@ class ManifoldFlow:
         """tr rho(H): the function that the drift without its Ito part descends along the manifold, per iteration.
 
         For Hessian noise, and label noise of the full batch, from rho(0) = 0; for isotropic noise from rho(1) = 0; with
-        small forces their potential besides.
+        small forces their potential besides. For rules with slow states, under Hessian or full-batch label noise at leading
+        order in the learning rate: the Psi with dPsi/dH_ii = gain^2 alpha S_i/4, v at rest.
 
         Raises
         ------
         NoPotential
-            For other noise, for minibatches, and for rules with slow states, where the drift in general has no potential.
+            For other noise, and for minibatches, where the drift in general has no potential.
         """
         if self._slow is not None:
-            raise NoPotential(f"{self.rule.name} has a preconditioner: its drift is not the gradient of a trace function of the Hessian.")
+            return self._preconditioned_regularizer(self._slow, self.point(z))
         kind = self._noise.proportional
         if kind is None:
             raise NoPotential(
@@ -522,6 +523,16 @@ class ManifoldFlow:
         if self._filter.linear.has_force:
             total -= self._filter.pull * float(at.z @ at.z) / 2 + self._filter.shift * float(at.z.sum())
         return total
+
+    def _preconditioned_regularizer(self, slow: Preconditioned, z: Array) -> float:
+        if self._noise.proportional != "hessian" or slow.force is not None:
+            raise NoPotential(f"{self.rule.name}: its regularizer is known for Hessian or full-batch label noise without small forces.")
+        if np.any(np.asarray(slow.rate) == 0):
+            raise NoPotential(f"{self.rule.name}: a slow state forgets nothing, so S has no limit and there is no regularizer.")
+        local = self._shape.local(z, self._ones)
+        diagonal = (local.normals**2) @ local.curvature
+        alpha = self._noise.strength(z)
+        return diagonal_function(slow, diagonal, z, alpha, self._filter.gain)
 
 
 class _Path:

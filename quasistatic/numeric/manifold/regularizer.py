@@ -10,6 +10,7 @@ from scipy.integrate import quad
 
 from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.manifold.kernels import LinearFilter
+from quasistatic.numeric.manifold.preconditioned import Preconditioned
 
 #: Nodes of the Gauss rule that all curvatures share; where half of them disagree, near the edge of stability, quad decides.
 NODES = 48
@@ -29,6 +30,21 @@ def trace_function(filter_: LinearFilter, curvature: Array, strength: float, hes
     for i in np.flatnonzero(np.abs(fine - coarse) > AGREE * np.abs(fine).max()):
         fine[i] = quad(lambda t: float(slope(np.array(t))), 0.0, float(ends[i]), epsabs=0, epsrel=1e-12, limit=200)[0]
     return float(fine.sum())
+
+
+def diagonal_function(slow: Preconditioned, diagonal: Array, z: Array, alpha: float, gain: float) -> float:
+    """Psi with dPsi/dH_ii = gain^2 alpha S_i/4, S with its slow state at rest under the noise alpha*H (theory, section 6).
+
+    The integral runs from H = 0 along t*H; with t = tau^2 the root at 0 of Adam's kind is harmless.
+    """
+
+    def slope(tau: float) -> float:
+        squares = alpha * tau**2 * diagonal
+        v = slow.source(squares, z) / slow.rate
+        return float(2 * tau * (slow.scale(v) @ diagonal))
+
+    value, *_ = quad(slope, 0.0, 1.0, epsabs=0, epsrel=1e-10, limit=400)
+    return gain**2 * alpha / 4 * float(value)
 
 
 def _gauss(slope: Callable[[Array], Array], ends: Array, nodes: int) -> Array:

@@ -261,3 +261,23 @@ def test_validate_adam_on_a_factorization():
     report = flow.validate({"U": U, "W": W}, 4000, trajectories=64, seed=1, record=4)
     assert report.passed
     assert report.rows[1].theory > 20 * report.rows[1].error
+
+
+@pytest.mark.parametrize("name", ["adam", "adam_mini", "adam_power"])
+def test_regularizer_is_the_symbolic_potential(name):
+    """The integral over the Hessian's diagonal against the formula of the chart, eps included."""
+    problem = qs.zoo.two_channels()
+    rule, values = getattr(qs.zoo, name), {"eta": 0.01, "beta1": 0.9, "beta2": 0.9998, "eps": 1e-3, "alpha": 0.7}
+    if name == "adam_mini":
+        problem = problem.with_blocks([("theta1", "theta2"), ("theta3", "theta4")])
+    if name == "adam_power":
+        rule = rule.fix(power="1/4", eps=0)
+        del values["eps"]
+    flow = qs.manifold_flow(rule, problem, leading="eta", **values)
+    psi = qs.derive(rule, problem).adiabatic().leading("eta").regularizer()
+    for u in ([0.7, -0.3], [0.2, 0.4]):
+        at = dict(zip(problem.chart.coordinates, u, strict=True))
+        z = np.array([float(e.subs(at)) for e in problem.chart.embedding])
+        names = {c.name: v for c, v in at.items()} | values
+        expected = float(psi.xreplace({s: sp.Float(names[s.name], 17) for s in psi.free_symbols}))
+        assert flow.regularizer(z) == pytest.approx(expected, rel=1e-9)

@@ -95,6 +95,19 @@ class Geometry:
         return self._reduced(self.N_left * self.kick * self.N_left.transpose())
 
     @cached_property
+    def noise_per_curvature(self) -> DomainMatrix | None:
+        """h^-1 Sff where Sigma is a function of the coordinates times the Hessian (label noise), else None.
+
+        There it is that function times N_left S N_left^T: no curvature in it, which keeps formulas short.
+        """
+        entries = [(a, b) for A, B in zip(self.Sigma.to_list(), self.H.to_list(), strict=True) for a, b in zip(A, B, strict=True)]
+        ratio = next((a / b for a, b in entries if b), None)
+        if not ratio or any(self.field.reduce(a - ratio * b) for a, b in entries):
+            return None
+        gram = self.N_left * self.N_left.transpose() if self.S is None else self.N_left * self.S * self.N_left.transpose()
+        return self._reduced(gram * ratio)
+
+    @cached_property
     def Stf(self) -> DomainMatrix:
         """Tangent-normal block, (k, r)."""
         return self._reduced(self.T_left * self.kick * self.N_left.transpose())

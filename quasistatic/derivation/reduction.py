@@ -175,6 +175,9 @@ class Reduction:
     def _normal_sum(self, kernel: Rational2, symmetric: bool = True) -> list[tuple[sp.Expr, DomainMatrix]]:
         """K(h, h)[Sff] as a folded sum of coefficients and matrices."""
         g = self.geometry
+        if g.noise_per_curvature is not None:
+            coefficients = one_sided(kernel.times_curvature(), g.characteristic)
+            return [(c, g._reduced(p * g.noise_per_curvature)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
         if g.commutes:
             coefficients = one_sided(kernel.on_diagonal(), g.characteristic)
             return [(c, g._reduced(p * g.Sff)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]

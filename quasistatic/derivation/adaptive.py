@@ -305,7 +305,7 @@ class AdaptiveResult(SlowResult):
     def equilibrium(self) -> dict[sp.Symbol, sp.Expr]:
         """Slow state to its equilibrium on the manifold, as functions of the coordinates.
 
-        At leading order v = V(Sigma). The exact result adds the fluctuation's own gradient, H V H, with the V that belongs
+        At leading order v = V(Sigma), also where that is 0 and eps bounds S. The exact result adds the fluctuation's own gradient, H V H, with the V that belongs
         to v = V(Sigma): an error of second order in the learning rate.
 
         Raises
@@ -316,7 +316,7 @@ class AdaptiveResult(SlowResult):
         """
         first = self._rest(self.noise_moments)
         implicit = [s.name for s, value in first.items() if value == 0]
-        if implicit:
+        if implicit and not (self._fluctuation_is_small and self._bounded(first)):
             raise RuleError(
                 f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate, so its second moment comes"
                 " from the fluctuation, which depends on it in turn. The coupled system has it: use slow.drift, slow.compile(...) without"
@@ -327,6 +327,12 @@ class AdaptiveResult(SlowResult):
         values = {name: [first[s] for s in row] for name, row in self._names.items()}
         scales = {s: self._at(i, values)(self.preconditioned.scale) for i, s in enumerate(self.scales)}
         return self._rest(tuple(m.xreplace(scales) for m in self._second_moments))
+
+    def _bounded(self, rest: Mapping[sp.Symbol, sp.Expr]) -> bool:
+        """Whether S stays finite where a second moment vanishes (eps > 0): at leading order it then vanishes indeed."""
+        values = {name: [rest[s] for s in row] for name, row in self._names.items()}
+        scales = [self._at(i, values)(self.preconditioned.scale) for i in range(len(self.scales))]
+        return not any(S.has(sp.zoo, sp.nan, sp.oo) for S in scales)
 
     def _rest(self, squares: Sequence[sp.Expr]) -> dict[sp.Symbol, sp.Expr]:
         moments = self._moments(squares)

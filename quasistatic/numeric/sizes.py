@@ -23,14 +23,7 @@ def time_step(result: SlowResult, flow: Flow) -> float:
 
 def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[str, float]:
     """Sizes at the point ``here`` that should be small against 1, by name."""
-    u = np.array([here[c.name] for c in result.slow_state])
-    jacobian = []
-    for i in range(len(u)):
-        step = 1e-5 * max(1.0, abs(u[i]))
-        shift = np.zeros_like(u)
-        shift[i] = step
-        jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) / (2 * step))
-    slow = float(np.linalg.norm(np.array(jacobian), 2))
+    slow = _slow_rate(result, flow, np.array([here[c.name] for c in result.slow_state]))
     sizes = {"slow rate / fast rate": slow / result.fast_rate(flow.values, here), "|d4 f| V / |d2 f|": _oscillation(result, flow, here)}
     if isinstance(result, AdaptiveResult):
         sizes.update(_adaptive(result, flow, here, slow))
@@ -39,6 +32,20 @@ def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[s
         if np.any(moved):
             sizes["force per step"] = float(np.abs(moved).max())
     return sizes
+
+
+def _slow_rate(result: SlowResult, flow: Flow, u: np.ndarray) -> float:
+    """Norm of d drift/du per iteration; slow states, which are positive and may be tiny, on a logarithmic scale."""
+    k = len(result.coordinates)
+    units = np.ones_like(u)
+    units[k:] = np.abs(u[k:])
+    jacobian = []
+    for i, unit in enumerate(units):
+        step = 1e-5 * (max(1.0, abs(u[i])) if i < k else unit)
+        shift = np.zeros_like(u)
+        shift[i] = step
+        jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) * unit / (2 * step * units))
+    return float(np.linalg.norm(np.array(jacobian), 2))
 
 
 def _adaptive(result: AdaptiveResult, flow: Flow, here: Mapping[str, float], slow: float) -> dict[str, float]:

@@ -305,8 +305,8 @@ class AdaptiveResult(SlowResult):
     def equilibrium(self) -> dict[sp.Symbol, sp.Expr]:
         """Slow state to its equilibrium on the manifold, as functions of the coordinates.
 
-        At leading order v = V(Sigma), also where that is 0 and eps bounds S. The exact result adds the fluctuation's own gradient, H V H, with the V that belongs
-        to v = V(Sigma): an error of second order in the learning rate.
+        At leading order v = V(Sigma), also where that is 0 and eps bounds S. The exact result adds the fluctuation's own
+        gradient, H V H, with the V that belongs to v = V(Sigma): an error of second order in the learning rate.
 
         Raises
         ------

@@ -78,7 +78,7 @@ class _Result:
         """s over thousands of iterations, as far as optimizers are compared."""
         r = self.report
         kept = r.steps <= COMPARED
-        clock = 1e-3 * r.steps[kept]
+        clock = np.float64(1e-3) * r.steps[kept]
         return Curve(label, r.steps[kept], clock, r.simulation[kept, 0], r.error[kept, 0], r.theory[kept, 0], self.closed[kept])
 
 

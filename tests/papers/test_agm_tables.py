@@ -99,15 +99,15 @@ PARABOLOID = {
     "Adam, eps=1": (1.6274, 0.7394),
     "Adam-mini": (1.5849, 0.6530),
 }
-#: Where earlier simulations at eta = .005 (.003 for AdamE-3/4) stopped, mean over 8 runs; on the paraboloid at .01 (.02).
+#: Where earlier simulations at eta = .005 (.003 for AdamE-3/4) stopped, means over 8 runs and their errors.
 STOPPED = {
-    "SGD": (-0.4547, 0.3995),
-    "AdamE-1/4": (-0.4177, 0.3772),
-    "Adam": (-0.3367, 0.3335),
-    "Adam, eps=1": (-0.4104, 0.3728),
-    "AdamE-3/4": (-0.0706, 0.2225),
-    "Adam-mini": (-0.4396, 0.3902),
-    "one block": (-0.4570, 0.4010),
+    "SGD": ((-0.4547, 0.3995), (0.0007, 0.0004)),
+    "AdamE-1/4": ((-0.4177, 0.3772), (0.0013, 0.0007)),
+    "Adam": ((-0.3367, 0.3335), (0.0018, 0.0009)),
+    "Adam, eps=1": ((-0.4104, 0.3728), (0.0012, 0.0007)),
+    "AdamE-3/4": ((-0.0706, 0.2225), (0.0021, 0.0007)),
+    "Adam-mini": ((-0.4396, 0.3902), (0.0010, 0.0006)),
+    "one block": ((-0.4570, 0.4010), (0.0009, 0.0005)),
 }
 
 
@@ -182,7 +182,8 @@ def test_every_optimizer_stops_at_its_own_point(problem, name):
     if problem == "channels":
         exact = contender.experiment.path([contender.time], contender.etas[1])[0, :2]
         assert np.all(abs(fine.z(exact)) < 5)  # flat minima: the exact coupled system needs no extrapolation
-        assert fine.mean == pytest.approx(STOPPED[name], abs=0.01)
+        earlier, error = STOPPED[name]
+        assert np.all(abs(fine.mean - earlier) < 5 * np.hypot(fine.error, error))
     else:
         assert fine.mean == pytest.approx(contender.predicted, abs=0.02)
 
@@ -265,7 +266,7 @@ def test_every_term_of_the_drift_is_needed():
 
 def test_a_preconditioner_that_keeps_its_value_validates():
     slow = qs.derive(frozen_ema, full_noise())
-    qs.assert_agrees(slow, start={"x": 1, **PRECONDITIONER}, steps=300, trajectories=500, seed=4, record=5, eta=0.02, beta1=0.9)
+    qs.assert_agrees(slow, start={"x": 1, **PRECONDITIONER}, steps=200, trajectories=200, seed=4, record=4, eta=0.02, beta1=0.9)
 
 
 def test_size_of_the_step_under_a_rescaled_preconditioner():

@@ -82,7 +82,9 @@ class Contender:
     def predicted(self) -> Array:
         """(k,) the regularizer's minimum next to the start."""
         u0 = [self.start[c.name] for c in self.problem.chart.coordinates]
-        found = minimize(self.potential, u0, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15, "maxiter": 4000})
+        found = minimize(
+            lambda u: float(self.potential(u)), u0, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15, "maxiter": 4000}
+        )
         return np.asarray(found.x, dtype=np.float64)
 
     def rests(self, eta: float, seed: int, threads: int = 1) -> Sample:

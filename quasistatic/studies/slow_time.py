@@ -17,6 +17,7 @@ import sympy as sp
 
 from quasistatic.derivation.slow_states import late_rule
 from quasistatic.dynamics import SlowDynamics, derive
+from quasistatic.errors import StartError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import resolve
@@ -89,9 +90,9 @@ class Experiment:
     def path(self, times: Sequence[float], eta: float, exact: bool = True) -> Array:
         """The coupled flow at increasing slow times, (R, k + slow states); ``exact=False`` is its limit eta -> 0."""
         flow = (self.slow if exact else self.limit).compile(**self.values(eta))
-        where: Any = dict(self.start)
+        where: Any = {str(c): v for c, v in self.start.items()}
         for symbol in self.slow.slow_state[len(self.slow.coordinates) :]:
-            where[symbol.name] = self.state.get(symbol.name, self.state.get(symbol.name.split("_")[0], np.nan))
+            where[symbol.name] = self._number(symbol.name)
         rows, before = [], 0
         for step in (round(t / eta**2) for t in times):
             if step > before:
@@ -99,6 +100,14 @@ class Experiment:
             rows.append(np.asarray(where if not isinstance(where, dict) else [where[c] for c in flow.coordinates]))
             before = step
         return np.array(rows)
+
+    def _number(self, name: str) -> float:
+        """Start of one slow state, v_x, from the number for it or for all of its kind."""
+        kinds = [s.name for s in self.rule.trace.states if name.startswith(f"{s.name}_")]
+        for given in (name, *kinds):
+            if given in self.state:
+                return self.state[given]
+        raise StartError(f"{self.rule.name}: the slow state {name} has no start; give state={{{kinds[0]!r}: ...}} or {{{name!r}: ...}}.")
 
     def run(self, times: Sequence[float], eta: float, trajectories: int, seed: int, threads: int = 1) -> tuple[Array, Array]:
         """The rule itself at increasing slow times: coordinates (R, N, k), and all its variables at the end (N, n)."""

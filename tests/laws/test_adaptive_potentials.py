@@ -67,7 +67,7 @@ def test_the_coupled_flow_is_a_gradient_flow(problem, rule):
         G = np.array([[at(slow.metric[i, j], point) for j in range(k)] for i in range(k)])
         slope = np.array([at(E.diff(c), point) for c in slow.coordinates])
         drift = np.array([at(x, point) for x in slow.drift])
-        assert G @ drift[:k] == pytest.approx(-at(gain, point) ** 2 / 4 * slope, rel=1e-12)
+        assert G @ drift[:k] == pytest.approx(-(at(gain, point) ** 2) / 4 * slope, rel=1e-12)
         for i, v in enumerate(slow.slow_state[k : k + d]):
             steepness = abs(at(slow.preconditioner[i].diff(v), point))
             rate = 1 - at(slow.symbols["beta2"], point)
@@ -93,7 +93,7 @@ def test_its_minimum_over_the_second_moments_is_the_regularizer(problem, rule):
 
 
 @pytest.mark.parametrize("v0", [20.0, 0.5])
-@pytest.mark.parametrize(("problem", "rule"), itertools.product(PROBLEMS, ["adam", "adam, eps", "adamE-1/4"]))
+@pytest.mark.parametrize(("problem", "rule"), list(itertools.product(PROBLEMS, ["adam", "adam, eps", "adamE-1/4"])))
 def test_the_joint_function_falls_along_the_flow(problem, rule, v0):
     """(1 - beta2)/eta^2 = 1/2, from second moments far above and far below: every step of the compiled flow goes down."""
     slow = derived(problem, rule)

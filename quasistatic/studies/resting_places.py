@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -81,10 +82,9 @@ class Contender:
     @cached_property
     def predicted(self) -> Array:
         """(k,) the regularizer's minimum next to the start."""
-        u0 = [self.start[c.name] for c in self.problem.chart.coordinates]
-        found = minimize(
-            lambda u: float(self.potential(u)), u0, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15, "maxiter": 4000}
-        )
+        u0 = np.array([self.start[c.name] for c in self.problem.chart.coordinates], dtype=np.float64)
+        search: Any = minimize  # the stubs know no options of this method
+        found = search(self.potential, u0, method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-15, "maxiter": 4000})
         return np.asarray(found.x, dtype=np.float64)
 
     def rests(self, eta: float, seed: int, threads: int = 1) -> Sample:

@@ -32,8 +32,8 @@ results: [when to trust it](when_to_trust_it.md), [conventions](conventions.md),
 """
 
 DECLARE = ("optimizer", "Rule", "Problem", "HessianNoise", "IsotropicNoise", "LabelNoise", "CovarianceNoise", "symbols", "function")
-ACT = ("derive", "simulate", "assert_agrees", "load")
-RESULTS = ("SlowDynamics", "Law")
+ACT = ("derive", "simulate", "assert_agrees", "sweep", "load")
+RESULTS = ("SlowDynamics", "Law", "SweepTable")
 INSIDE = ("sqrt", "exp", "log", "sign", "abs", "clip", "maximum", "minimum", "mean", "block_mean")
 
 #: What the public functions return, and what their results hold.

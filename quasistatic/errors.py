@@ -68,6 +68,10 @@ class SlowStateWarning(UserWarning):
     """A state that was declared slow is about as fast as what it should be frozen against."""
 
 
+class SweepError(QuasistaticError):
+    """A sweep that cannot start or go on: its executor takes no jobs, or its results file belongs to another sweep."""
+
+
 class ValidationFailed(QuasistaticError, AssertionError):
     """Theory and simulation differ by more than the stated number of standard errors."""
 

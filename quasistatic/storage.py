@@ -21,7 +21,7 @@ from sympy.core.function import AppliedUndef
 
 from quasistatic.derivation.reduction import Order
 from quasistatic.errors import OutputError, ParseError
-from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise, Noise
+from quasistatic.model.noise import CovarianceNoise, HessianNoise, IsotropicNoise, LabelNoise, Noise, SumNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule, Scaling, State, Trace
 from quasistatic.symbols import BlockMean, Mean
@@ -139,6 +139,8 @@ def _unrule(data: Mapping[str, Any]) -> Rule:
 def _noise(noise: Noise | None) -> Any:
     if noise is None:
         return None
+    if isinstance(noise, SumNoise):
+        return ["SumNoise", [_noise(p) for p in noise.parts]]
     values: dict[str, Any] = {}
     for f in fields(noise):  # type: ignore[arg-type]
         value = getattr(noise, f.name)
@@ -153,6 +155,8 @@ def _unnoise(data: Any) -> Noise | None:
     if data is None:
         return None
     name, values = data
+    if name == "SumNoise":
+        return SumNoise(tuple(p for p in map(_unnoise, values) if p is not None))
     if name not in _NOISES:
         raise ParseError(f"unknown noise model {name!r} in a saved problem")
     built: dict[str, Any] = {}
@@ -169,7 +173,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
     coordinates = given["coordinates"]
     residuals = problem.residuals
     return {
-        "loss": encode(problem.loss), "minima": _mapping(problem.minima), "noise": _noise(problem.noise),
+        "loss": encode(problem.loss), "minima": _mapping(problem.minima) if problem.has_chart else None, "noise": _noise(problem.noise),
         "parameters": [encode(p) for p in problem.parameters],
         "coordinates": None if coordinates is None else _mapping(coordinates),
         "blocks": [[encode(p) for p in block] for block in problem.blocks],
@@ -181,7 +185,7 @@ def _problem(problem: Problem) -> dict[str, Any]:
 def _unproblem(data: Mapping[str, Any]) -> Problem:
     residuals = data["residuals"]
     return Problem(
-        decode(data["loss"]), _unmapping(data["minima"]), _unnoise(data["noise"]),
+        decode(data["loss"]), None if data["minima"] is None else _unmapping(data["minima"]), _unnoise(data["noise"]),
         parameters=[decode(p) for p in data["parameters"]],
         coordinates=None if data["coordinates"] is None else _unmapping(data["coordinates"]),
         blocks=[[decode(p) for p in block] for block in data["blocks"]], name=data["name"], examples=data["examples"],
@@ -237,9 +241,9 @@ def _packed(thing: Any) -> dict[str, Any]:
         return {"kind": kind, "rule": _rule(thing.rule), "time": thing.time_kind, "leading": _name(thing.order)}
     if kind == "Report":
         numbers = {f.name: _numbers(getattr(thing, f.name)) for f in fields(thing) if f.name not in ("rows", "informative")}
-        rows = {n: [[r.quantity, r.theory, r.simulation, r.error] for r in getattr(thing, n)] for n in ("rows", "informative")}
+        rows = {n: [[r.quantity, r.theory, r.simulation, r.error, r.unit] for r in getattr(thing, n)] for n in ("rows", "informative")}
         return {"kind": kind, **numbers, **rows}
-    if kind == "Ensemble":
+    if kind in ("Ensemble", "ArrayEnsemble"):
         return {"kind": kind, **{f.name: _numbers(getattr(thing, f.name)) for f in fields(thing)}}
     raise OutputError(f"{kind} cannot be saved; results, laws, reports and ensembles can.")
 
@@ -264,7 +268,7 @@ def load(path: str | Path, makers: Mapping[str, Callable[..., Any]]) -> Any:
     Parameters
     ----------
     makers:
-        The classes SlowDynamics, Law, Report, Row and Ensemble by name; they live in layers above this one.
+        The classes SlowDynamics, Law, Report, Row and the ensembles by name; they live in layers above this one.
 
     Raises
     ------
@@ -302,4 +306,6 @@ def _unpacked(data: dict[str, Any], makers: Mapping[str, Callable[..., Any]]) ->
         return makers[kind](**{**numbers, "coordinates": tuple(numbers["coordinates"])})
     if kind == "Ensemble":
         return makers[kind](**{**numbers, "parameters": tuple(numbers["parameters"])})
+    if kind == "ArrayEnsemble":
+        return makers[kind](**{**numbers, "shapes": {k: tuple(v) for k, v in numbers["shapes"].items()}})
     raise ParseError(f"unknown kind {kind!r} of saved thing")

@@ -6,7 +6,7 @@ manifold by the noiseless rule's own limit, and compared with the compiled slow 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,18 +15,22 @@ import numpy.typing as npt
 import sympy as sp
 from scipy.integrate import solve_ivp
 
+from quasistatic.derivation import conditions as when
 from quasistatic.derivation.adaptive import AdaptiveResult
+from quasistatic.derivation.kinetic import KineticResult
 from quasistatic.derivation.result import SlowResult
 from quasistatic.derivation.slow_states import Preconditioned, frozen_rule, late_rule
+from quasistatic.derivation.statistical import StatisticalResult, settling_rule
 from quasistatic.derivation.structure import LinearRule
 from quasistatic.errors import HyperparameterError, RuleError, UnstableError, ValidationFailed
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import Progress, point, resolve, seed_number, whole
 from quasistatic.numeric.flow import Flow, compile_flow
-from quasistatic.numeric.relax import Relaxation
+from quasistatic.numeric.relax import Limit, Relaxation
 from quasistatic.numeric.simulate import Simulator
 from quasistatic.numeric.sizes import measure, require_separation, time_step
+from quasistatic.numeric.table import Table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,12 +53,16 @@ OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are."""
+    """One comparison: theory, simulation, the standard error of their difference, and how many of them apart they are.
+
+    ``unit`` is what 1 stands for where ratios to the theory are compared: the theory itself.
+    """
 
     quantity: str
     theory: float
     simulation: float
     error: float
+    unit: float = 1.0
 
     @property
     def z(self) -> float:
@@ -172,6 +180,11 @@ def validate(
     SimulationDiverged
         If a trajectory stops being finite.
     """
+    if isinstance(result, KineticResult):
+        raise RuleError(
+            "the continuous form of a rule with slow states is the papers' leading order; validate the map itself:"
+            f" qs.derive({result.rule.name}, problem).validate(...)."
+        )
     values = resolve(result.rule, result.problem, hyper)
     result.check(values, None)
     u0 = point(result.complete(values, start), result.slow_state, "coordinate")
@@ -243,15 +256,19 @@ def equilibrium_states(result: SlowResult, flow: Flow, u0: Array, trajectories: 
     factor = vectors * np.sqrt(np.clip(weights, 0, None))
     normals = np.random.default_rng([seed, 1]).standard_normal((trajectories, len(rest)))
     fast = np.asarray(rest + normals @ factor.T, dtype=np.float64)
-    return fast if not isinstance(result, AdaptiveResult) else _with_slow_states(result, fast, u0)
+    return fast if not isinstance(result, AdaptiveResult) else _with_slow_states(result, fast, u0, flow.values)
 
 
-def _with_slow_states(result: AdaptiveResult, fast: Array, u0: Array) -> Array:
-    """States in the rule's order: the fast ones, and the slow ones at their values in u0."""
-    if result.mode != "coupled":
-        raise RuleError("states need values of the slow states; an adiabatic result has none.")
+def _with_slow_states(result: AdaptiveResult, fast: Array, u0: Array, values: Mapping[str, float]) -> Array:
+    """States in the rule's order: the fast ones, and the slow ones at their values in u0 (or at their equilibrium there)."""
+    if isinstance(result, StatisticalResult):
+        return fast
     d, N = len(result.problem.parameters), len(fast)
-    slow = u0[len(result.coordinates) :].reshape(-1, d)
+    if result.mode == "coupled":
+        slow = u0[len(result.coordinates) :].reshape(-1, d)
+    else:
+        here = {**values, **{c.name: float(v) for c, v in zip(result.coordinates, u0, strict=True)}}
+        slow = when.numbers(list(result.equilibrium.values()), here).reshape(-1, d)
     parts, fast_rows, slow_rows = [fast[:, :d]], 1, 0
     for state in result.rule.trace.states:
         if state.slow:
@@ -303,28 +320,49 @@ def _simulate(
 
 def _slow_point(result: SlowResult, u: Array, states: Array) -> Array:
     """Coordinates (N, k) and behind them the slow states, from the rule's states (N, n)."""
-    if not isinstance(result, AdaptiveResult):
+    if not isinstance(result, AdaptiveResult) or result.mode != "coupled":
         return u
     d = len(result.problem.parameters)
     slow = [states[:, (1 + i) * d : (2 + i) * d] for i, s in enumerate(result.rule.trace.states) if s.slow]
     return np.concatenate([u, *slow], axis=1)
 
 
-def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float], threads: int) -> Relaxation:
+class _KinkRelaxation:
+    """The limit map of a rule with a kink: that of its linearised form, S frozen at the manifold point of each state."""
+
+    def __init__(self, result: StatisticalResult, relaxation: Relaxation, values: Mapping[str, float]) -> None:
+        problem = result.problem
+        self.relaxation, self.values, self.d = relaxation, values, len(problem.parameters)
+        arguments = (*result.rule.hyperparameters.values(), *problem.constants)
+        self.chart = Table("coordinates", problem.chart.require_coordinate_map(), problem.parameters, problem.constants)
+        self.scale = Table("preconditioner", list(result.preconditioner), result.coordinates, arguments)
+
+    def __call__(self, states: Array) -> Limit:
+        u = self.chart(np.ascontiguousarray(states[:, : self.d]), self.values)
+        return self.relaxation(np.concatenate([states, self.scale(u, self.values)], axis=1))
+
+
+def _relaxation(result: SlowResult, problem: Problem, values: Mapping[str, float], threads: int) -> Callable[[Array], Limit]:
     """The limit map of the rule without its small forces, which would carry every point on along the manifold."""
     rule: Rule = result.rule
     forced: LinearRule | Preconditioned | None = result.linear
     if isinstance(result, AdaptiveResult):
-        rule, forced = frozen_rule(rule), result.preconditioned
+        rule = settling_rule(rule, result.kink) if isinstance(result, StatisticalResult) else frozen_rule(rule)
+        forced = result.preconditioned
+
+    def limit(rule: Rule, values: Mapping[str, float]) -> Callable[[Array], Limit]:
+        relaxation = Relaxation(rule, problem, values, threads)
+        return _KinkRelaxation(result, relaxation, values) if isinstance(result, StatisticalResult) else relaxation
+
     if forced is None or not forced.has_force:
-        return Relaxation(rule, problem, values, threads)
+        return limit(rule, values)
     if not forced.forces:
         raise RuleError(
             f"{result.rule.name} has a small force without a hyperparameter of its own, which cannot be switched off to find the limit"
             " of an iterate: give the decay (or shift) a keyword-only hyperparameter."
         )
     still = rule.fix(**dict.fromkeys(forced.forces, 0))
-    return Relaxation(still, problem, {n: v for n, v in values.items() if n not in forced.forces}, threads)
+    return limit(still, {n: v for n, v in values.items() if n not in forced.forces})
 
 
 class _Embedding:
@@ -373,7 +411,7 @@ def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: flo
             # a ratio of sums: where the theory passes through zero, a mean of ratios would be meaningless
             ratio = float(run.squares[:, j].mean()) / expected
             spread_of_ratio = (run.squares[:, j] - ratio * run.variances[:, j]).std(ddof=1) / (expected * np.sqrt(N))
-            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, ratio, float(spread_of_ratio)))
+            rows.append(Row(f"fast variance of {parameter} / theory", 1.0, ratio, float(spread_of_ratio), expected))
     return _Comparison(theory, run.u.mean(axis=1), error, tuple(rows))
 
 
@@ -397,7 +435,7 @@ def _extrapolated(full: _Comparison, half: _Comparison) -> _Comparison:
     rows = []
     for one, two in zip(full.variances, half.variances, strict=True):
         shift = 2 * (two.simulation - two.theory) - (one.simulation - one.theory)
-        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error))))
+        rows.append(Row(one.quantity, one.theory, one.theory + shift, float(np.hypot(2 * two.error, one.error)), one.unit))
     return _Comparison(full.theory, full.theory + difference, error, tuple(rows))
 
 

@@ -25,7 +25,7 @@ FORBIDDEN = {
     "numeric": {"show", "validate", "dynamics"},
     "show": {"numeric"},
     "validate": {"dynamics"},
-    "sweep": {"dynamics"},
+    "sweeps": {"dynamics"},
     "zoo": {"algebra", "derivation", "numeric", "show", "parse", "validate", "dynamics"},
 }
 ENTRY_POINTS = {"studies", "cli"}

@@ -368,3 +368,28 @@ def test_reproduce(tmp_path: Path) -> None:
 def test_reproduce_lists_the_known_figures() -> None:
     message = refused("reproduce", "fig7")
     assert "There is: fig1, fig2, fig3, fig3-right." in message
+
+
+# -- compiled code that is kept ----------------------------------------------------------------------------------------
+
+
+def test_cache_info_and_clear(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUASISTATIC_CACHE_DIR", str(tmp_path / "kernels"))
+    x, y = qs.symbols("x y")
+    qs.simulate(qs.zoo.sgd, qs.zoo.valley(), {x: 1, y: 0}, 10, trajectories=2, eta=1e-3, alpha=1)
+    shown = run("cache", "info")
+    assert shown.exit_code == 0
+    assert re.search(rf"{re.escape(str(tmp_path / 'kernels'))} \(in use\)\n\d kernels, \d plans, 0\.\d MB", shown.stdout)
+    cleared = run("cache", "clear")
+    assert re.match(r"removed \d kernels and \d plans", cleared.stdout)
+    assert "0 kernels, 0 plans, 0.0 MB" in run("cache", "info").stdout
+
+
+def test_cache_that_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setenv("QUASISTATIC_CACHE_DIR", str(tmp_path / "kernels"))
+    monkeypatch.setenv("QUASISTATIC_CACHE", "0")
+    assert "not used: QUASISTATIC_CACHE is 0" in run("cache", "info").stdout
+    (tmp_path / "file").write_text("")
+    monkeypatch.delenv("QUASISTATIC_CACHE")
+    monkeypatch.setenv("QUASISTATIC_CACHE_DIR", str(tmp_path / "file" / "deeper"))
+    assert "cannot be used" in run("cache", "info").stdout

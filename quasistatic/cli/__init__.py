@@ -1,4 +1,4 @@
-"""The command line: ``quasistatic list``, ``quasistatic derive`` and ``quasistatic reproduce``.
+"""The command line: ``quasistatic list``, ``derive``, ``reproduce``, ``sweep`` and ``cache``.
 
 Exit codes: 0, 1 for a failed validation, 2 for bad input, 130 after Ctrl-C. Heavy imports happen inside the commands.
 """
@@ -14,7 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+from quasistatic.cli.cache import make_cache_app
 from quasistatic.cli.inputs import assigned_numbers, fixed_rule, load_problem, load_rule, zoo_problem
+from quasistatic.cli.sweep import sweep
 from quasistatic.errors import HyperparameterError, OutputError, QuasistaticError, SimulationDiverged, StartError, suggestion
 
 try:
@@ -50,6 +52,8 @@ def make_app() -> typer.Typer:
     app.command("list")(list_zoo)
     app.command("derive")(derive)
     app.command("reproduce")(reproduce)
+    app.command("sweep")(sweep)
+    app.add_typer(make_cache_app(), name="cache")
     return app
 
 

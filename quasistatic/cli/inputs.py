@@ -37,6 +37,24 @@ def assigned_numbers(
     return found
 
 
+def grid_numbers(flag: str, texts: Iterable[str], names: Sequence[str], remarks: Mapping[str, str]) -> dict[str, list[sp.Expr]]:
+    """``k=v,v,...`` texts as lists of exact numbers, each name known and given once."""
+    from quasistatic.parse import parse_number
+
+    found: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, listed = (part.strip() for part in text.partition("="))
+        first, *rest = listed.split(",")
+        if not equals or not first.strip() or not name.isidentifier():
+            raise ParseError(f"{flag}: cannot read {text!r}: write name=number,number,..., for example eta=1e-3,1e-2.")
+        if name in found:
+            raise HyperparameterError(f"{flag}: {name} is given twice.")
+        # a name that is not free is as wrong here as it is for a single number, with the same words
+        found |= {n: [v] for n, v in assigned_numbers(flag, [f"{name}={first}"], names, HyperparameterError, remarks).items()}
+        found[name] += [parse_number(part, f"{flag} {name}") for part in rest]
+    return found
+
+
 def load_rule(reference: str) -> Rule:
     """A rule of the zoo, or ``FILE.py:NAME``."""
     from quasistatic import zoo

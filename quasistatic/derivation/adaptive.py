@@ -61,6 +61,18 @@ class PreconditionedReduction(Reduction):
             moved.append(at(self._rule.pull) * z + at(self._rule.shift))
         return sp.Matrix(g.express(g.T_left)) * sp.Matrix(moved)
 
+    def pulled_variance(self) -> sp.Matrix:
+        """V H with V_ij = K(lambda_i, lambda_j) Sigma_ij for all pairs but tangent-tangent, (d, d)."""
+        g = self.geometry
+        kernel = self.filter.kernel
+        pull = g._reduced(g.H * g.N)
+        total = sp.zeros(*g.H.shape)
+        if g.has_normal_noise:
+            total += self._folded(self._normal_sum(self.order.kernel(kernel)), g.N, pull)
+        if g.has_cross_noise:
+            total += self._folded(self._cross_sum(self.order.kernel(kernel.at_zero())), g.T, pull)
+        return total
+
     def gradient_moments(self) -> list[sp.Expr]:
         """(H V H)_ii, the mean square of the loss's own gradient at equilibrium, as functions of the frozen S."""
         g = self.geometry
@@ -107,7 +119,7 @@ def at_coordinate(rule: Preconditioned, problem: Any, values: Mapping[str, Seque
     return lambda e: put(e, i)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class AdaptiveResult(SlowResult):
     """Slow dynamics of a rule with slow states.
 
@@ -272,7 +284,7 @@ class AdaptiveResult(SlowResult):
     def noise_moments(self) -> tuple[sp.Expr, ...]:
         """Sigma_ii on the manifold; 0 exactly where it vanishes identically."""
         sigma = self.problem.covariance
-        return tuple(_with_sines(combine(sigma[i, i])) for i in range(sigma.rows))
+        return tuple(with_sines(combine(sigma[i, i])) for i in range(sigma.rows))
 
     @cached_property
     def _second_moments(self) -> tuple[sp.Expr, ...]:
@@ -318,7 +330,8 @@ class AdaptiveResult(SlowResult):
         implicit = [s.name for s, value in first.items() if value == 0]
         if implicit and not (self._fluctuation_is_small and self._bounded(first)):
             raise RuleError(
-                f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate, so its second moment comes"
+                f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate,"
+                f" so its second moment comes"
                 " from the fluctuation, which depends on it in turn. The coupled system has it: use slow.drift, slow.compile(...) without"
                 " adiabatic()."
             )
@@ -342,7 +355,8 @@ class AdaptiveResult(SlowResult):
                 value = slow.equilibrium(i, moments)
                 if value is None:
                     raise RuleError(
-                        f"{self.rule.name}: {slow.state.name} forgets nothing ({slow.state.name}' = {slow.state.name} + ...), so it grows for"
+                        f"{self.rule.name}: {slow.state.name} forgets nothing ({slow.state.name}' = {slow.state.name} + ...),"
+                        f" so it grows for"
                         " ever and has no equilibrium: adiabatic() has no meaning. Its law is the coupled system (slow.drift)."
                     )
                 found[symbol] = value
@@ -374,10 +388,10 @@ class AdaptiveResult(SlowResult):
             return self.adiabatic()._potential
         force = self._force_potential()
         strength = self._noise_strength
-        if strength is not None and self.order.symbol is not None and self._fluctuation_is_small:
+        if strength is not None and self._fluctuation_is_small:
             try:
                 return self._separable_potential(strength) + force
-            except potential.NoClosedForm:
+            except NoPotential:  # S is not a function of one second moment: the one-form decides
                 pass
         drift = self.terms.flatness + self.terms.correlation
         omega = -(sp.Matrix(self.metric) * sp.Matrix(drift))
@@ -402,7 +416,7 @@ class AdaptiveResult(SlowResult):
         F = separable.primitive(density, h)
         curvature = self._own_curvatures()
         gain = self.order.scalar(self.linear.gain)
-        return gain**2 * alpha / 4 * sp.Add(*(F.xreplace({h: c}) for c in curvature))
+        return gain**2 * alpha / 4 / self.linear.dt * sp.Add(*(F.xreplace({h: c}) for c in curvature))
 
     def _own_curvatures(self) -> list[sp.Expr]:
         """For every coordinate the curvature that its slow state follows: H_ii, or the mean over its block."""
@@ -411,7 +425,7 @@ class AdaptiveResult(SlowResult):
         found = []
         for i in range(H.rows):
             members = [i] if node is None else mean_members(self.problem, node, i)
-            found.append(_with_sines(combine(sum(H[j, j] for j in members) / len(members))))
+            found.append(with_sines(combine(sum(H[j, j] for j in members) / len(members))))
         return found
 
     def _force_potential(self) -> sp.Expr:
@@ -420,7 +434,7 @@ class AdaptiveResult(SlowResult):
         if not any(force):
             return sp.Integer(0)
         rule = self.preconditioned
-        constant = combine(rule.pull / rule.scale)
+        constant = combine(rule.pull / rule.scale / self.linear.dt)
         if rule.shift == 0 and not constant.free_symbols & {s.symbol for s in rule.slow}:
             return combine(-constant * sum(p**2 for p in self.problem.chart.embedding) / 2)
         omega = -(sp.Matrix(self.metric) * force)
@@ -564,7 +578,7 @@ class AdaptiveResult(SlowResult):
         return when.fast_rate(make_filter(self.linear), self.curvatures({**values, **point}).tolist(), values)
 
 
-def _with_sines(e: sp.Expr) -> sp.Expr:
+def with_sines(e: sp.Expr) -> sp.Expr:
     """(1 - cos)(1 + cos) in a product written sin^2, whose root is |sin|."""
     factors = list(sp.Mul.make_args(e))
     for c in e.atoms(sp.cos):

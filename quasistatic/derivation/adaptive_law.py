@@ -39,7 +39,9 @@ class AdaptiveLawResult(LawResult):
     def linear(self) -> LinearRule:
         """The filter behind the preconditioner, in units of S."""
         if self.time_kind != "iteration":
-            raise RuleError(f'{self.rule.name}: the law of a rule with slow states is per iteration; give time="continuous" with a problem.')
+            raise RuleError(
+                f'{self.rule.name}: the law of a rule with slow states is per iteration; give time="continuous" with a problem.'
+            )
         return self.preconditioned.linear
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -135,7 +136,8 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
     found += [
         Condition(
             "frozen state",
-            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast); freezing them has a bias of"
+            f"slow states change little while the fast variables relax: their rate ({rates}) << 1 - rho(J_fast);"
+            f" freezing them has a bias of"
             " the order of that rate (E[v^-1/2] = 1 + 3/8 (1 - beta2) in units of the mean)",
         ),
         Condition("preconditioner", "S is smooth along the path: eps >> sqrt(3) |d^3 f| V, or every second moment comes from the noise"),
@@ -144,7 +146,8 @@ def frozen(rule: Preconditioned) -> tuple[Condition, ...]:
         found.append(
             Condition(
                 "memory",
-                "the momentum forgets fast against the drift, 1 - beta1 >> eta^2; where it does not, its energy is slow too and relaxes at the"
+                "the momentum forgets fast against the drift, 1 - beta1 >> eta^2; where it does not,"
+                " its energy is slow too and relaxes at the"
                 " rate 1 - beta1 (kinetic closure)",
             )
         )
@@ -161,7 +164,8 @@ def numbers(expressions: Sequence[sp.Expr], values: Mapping[str, float]) -> np.n
         missing = [s.name for s in e.free_symbols if s.name not in values]
         if missing:
             raise ProblemError(f"a value for {', '.join(sorted(missing))} is missing.")
-        found.append(float(e.xreplace({s: sp.Float(values[s.name], 17) for s in e.free_symbols}).evalf(17)))
+        value = e.xreplace({s: sp.Float(values[s.name], 17) for s in e.free_symbols}).evalf(17)
+        found.append(float(value) if value.is_extended_real else math.nan)
     return np.array(found)
 
 

@@ -95,17 +95,11 @@ class Geometry:
         return self._reduced(self.N_left * self.kick * self.N_left.transpose())
 
     @cached_property
-    def noise_per_curvature(self) -> DomainMatrix | None:
-        """h^-1 Sff where Sigma is a function of the coordinates times the Hessian (label noise), else None.
-
-        There it is that function times N_left S N_left^T: no curvature in it, which keeps formulas short.
-        """
+    def noise_like_hessian(self) -> bool:
+        """Whether Sigma is a function of the coordinates times the Hessian (label noise): h^-1 Sff is then the shorter one."""
         entries = [(a, b) for A, B in zip(self.Sigma.to_list(), self.H.to_list(), strict=True) for a, b in zip(A, B, strict=True)]
         ratio = next((a / b for a, b in entries if b), None)
-        if not ratio or any(self.field.reduce(a - ratio * b) for a, b in entries):
-            return None
-        gram = self.N_left * self.N_left.transpose() if self.S is None else self.N_left * self.S * self.N_left.transpose()
-        return self._reduced(gram * ratio)
+        return bool(ratio) and not any(self.field.reduce(a - ratio * b) for a, b in entries)
 
     @cached_property
     def Stf(self) -> DomainMatrix:
@@ -142,6 +136,11 @@ class Geometry:
     def commutes(self) -> bool:
         """Whether the normal noise commutes with the Hessian (Hessian noise, isotropic noise, one normal direction)."""
         return not _nonzero(self._reduced(self.h * self.Sff - self.Sff * self.h.transpose()))
+
+    @cached_property
+    def noise_over_h(self) -> DomainMatrix:
+        """h^-1 Sff, (r, r)."""
+        return self._reduced(solve_field(self.h, self.Sff))
 
     @cached_property
     def powers(self) -> tuple[DomainMatrix, ...]:
@@ -208,11 +207,14 @@ def scale_symbols(problem: Problem) -> tuple[sp.Symbol, ...]:
 
 
 @lru_cache(maxsize=64)
-def geometry(problem: Problem, scaled: bool = False) -> Geometry:
-    """The geometry of a problem, ``scaled`` by the frozen preconditioner; kept, since every rule on the problem needs the same."""
+def geometry(problem: Problem, scaled: bool = False, noise: sp.ImmutableMatrix | None = None) -> Geometry:
+    """The geometry of a problem, ``scaled`` by the frozen preconditioner; kept, since every rule on the problem needs the same.
+
+    ``noise`` is a covariance (d, d) instead of the problem's own.
+    """
     problem.require_noise()
     chart = problem.chart
-    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance
+    T, H, Sigma = chart.tangent, problem.hessian, problem.covariance if noise is None else noise
     dH = [H.diff(u) for u in chart.coordinates]
     d2phi = [[chart.embedding.diff(u, v) for v in chart.coordinates] for u in chart.coordinates]
     scales = scale_symbols(problem) if scaled else ()

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import mpmath
 import numpy as np
 import sympy as sp
+from sympy.core.function import AppliedUndef
 
 from quasistatic.algebra.field import Field, is_zero, normal
 from quasistatic.derivation.geometry import Geometry
@@ -18,6 +20,10 @@ from quasistatic.errors import NoPotential
 
 #: Larger integrands are left to quadrature.
 INTEGRAND_LIMIT = 250
+#: Larger one-forms are not differentiated.
+DIFFERENTIATION_LIMIT = 2_000
+#: Random points at which a curl without an exact zero test is looked at.
+POINTS = 4
 #: Larger one-forms are not even brought over one denominator.
 OMEGA_LIMIT = 1500
 
@@ -172,16 +178,56 @@ def one_form(metric: sp.Matrix, drift: sp.Matrix) -> sp.Matrix:
 
 
 def require_closed(omega: sp.Matrix, coordinates: Sequence[sp.Symbol]) -> None:
-    """Raise NoPotential, with the curl, where omega is not closed."""
+    """Raise NoPotential, with the curl, where omega is not closed.
+
+    Exact for rational functions; where roots or logarithms are in it, numbers of 30 digits at random points decide.
+    """
     for a in range(len(coordinates)):
         for b in range(a):
             curl = omega[a].diff(coordinates[b]) - omega[b].diff(coordinates[a])
-            if not is_zero(curl):
-                raise NoPotential(
-                    "the drift is not a gradient flow:"
-                    f" d omega_{coordinates[a]}/d{coordinates[b]} - d omega_{coordinates[b]}/d{coordinates[a]}"
-                    f" = {normal(curl)} is not zero (omega = -M*drift)."
-                )
+            size = sp.Abs(omega[a].diff(coordinates[b])) + sp.Abs(omega[b].diff(coordinates[a]))
+            name = f"d omega_{coordinates[a]}/d{coordinates[b]} - d omega_{coordinates[b]}/d{coordinates[a]}"
+            if _is_rational(curl):
+                if not is_zero(curl):
+                    raise NoPotential(f"the drift is not a gradient flow: {name} = {normal(curl)} is not zero (omega = -M*drift).")
+            elif (found := _numeric_curl(curl, size)) is not None:
+                raise NoPotential(f"the drift is not a gradient flow: {name} is not zero (omega = -M*drift): {found}.")
+
+
+def _larger_than(expression: sp.Expr, limit: int) -> bool:
+    """Whether an expression has more distinct parts; as a tree a folded one may be too large even to count."""
+    seen: set[int] = set()
+    stack = [expression]
+    while stack:
+        e = stack.pop()
+        if id(e) not in seen:
+            seen.add(id(e))
+            stack.extend(e.args)
+            if len(seen) > limit:
+                return True
+    return False
+
+
+def _is_rational(e: sp.Expr) -> bool:
+    """Whether the exact zero test is cheap: unknown functions count as symbols."""
+    return not any(p.exp.is_Integer is False for p in e.atoms(sp.Pow)) and not e.atoms(sp.log, sp.Abs, sp.erf, sp.asin)
+
+
+def _numeric_curl(curl: sp.Expr, size: sp.Expr) -> str | None:
+    """The first random point at which the curl is not zero to 20 digits, in words; None where there is none."""
+    if curl.atoms(AppliedUndef, sp.Derivative, sp.Subs):
+        return None if is_zero(curl) else str(normal(curl))
+    names = sorted(curl.free_symbols | size.free_symbols, key=str)
+    compiled = sp.lambdify(names, [curl, size], modules="mpmath", cse=True)
+    rng = np.random.default_rng(0)
+    for _ in range(POINTS):
+        values = [float(rng.uniform(0.05, 0.3)) if s.is_positive else float(rng.uniform(0.2, 0.9)) for s in names]
+        with mpmath.workdps(30):
+            value, scale = compiled(*(mpmath.mpf(v) for v in values))
+            if abs(value) > mpmath.mpf(10) ** -20 * abs(scale):
+                where = ", ".join(f"{s}={v:.4g}" for s, v in zip(names, values, strict=True))
+                return f"{float(value.real):.6g} at {where}"
+    return None
 
 
 def integrate(omega: sp.Matrix, coordinates: Sequence[sp.Symbol]) -> sp.Expr:
@@ -194,10 +240,16 @@ def integrate(omega: sp.Matrix, coordinates: Sequence[sp.Symbol]) -> sp.Expr:
     NoClosedForm
         If an integral has no formula here.
     """
+    for component in omega:
+        if _larger_than(component, DIFFERENTIATION_LIMIT):
+            raise NoClosedForm(
+                f"omega = -M*drift has more than {DIFFERENTIATION_LIMIT} parts, too many to integrate as formulas; flow.regularizer(u) of a"
+                " compiled flow integrates it, and says whether it is closed."
+            )
+    require_closed(omega, coordinates)
     for u, component in zip(coordinates, omega, strict=True):
         if component.count_ops() > OMEGA_LIMIT:
             raise NoClosedForm(_no_formula(component, u))
-    require_closed(omega, coordinates)
     total: sp.Expr = sp.Integer(0)
     for u, component in zip(coordinates, omega, strict=True):
         rest = normal(component - total.diff(u))
@@ -294,5 +346,6 @@ def _no_formula(expression: sp.Expr, u: sp.Symbol) -> str:
 
 
 __all__ = [
-    "NoClosedForm", "closed_form", "density", "integrate", "logarithms", "one_form", "proportional", "rational_integral", "require_closed", "trace",
+    "NoClosedForm", "closed_form", "density", "integrate", "logarithms", "one_form", "proportional",
+    "rational_integral", "require_closed", "trace",
 ]  # fmt: skip

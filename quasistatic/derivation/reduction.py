@@ -16,7 +16,7 @@ from sympy.polys.matrices import DomainMatrix
 from quasistatic.algebra.field import Field, normal
 from quasistatic.derivation.functions import Coefficients, one_sided, two_sided
 from quasistatic.derivation.geometry import Geometry, inner
-from quasistatic.derivation.kernel import Filter, Rational2
+from quasistatic.derivation.kernel import LAMBDA, Filter, Rational2
 from quasistatic.errors import AlgebraError
 
 #: Above this many operations a sum stays a sum: bringing it over one denominator costs more than it tells.
@@ -49,6 +49,14 @@ class Terms:
         """The drift; a small force keeps its own summand."""
         noise = [combine(sum(entries, start=sp.Integer(0))) for entries in zip(self.flatness, self.correlation, self.ito, strict=True)]
         return sp.ImmutableMatrix(len(noise), 1, [n + f for n, f in zip(noise, self.force, strict=True)])
+
+
+def _over_lambda(diagonal: Rational2) -> sp.Expr | None:
+    """c where a function of one curvature is c/lambda, as kernels are at leading order; else None."""
+    lambdas = [{m[-2] for m in part.monoms()} for part in (diagonal.numer, diagonal.denom)]
+    if lambdas != [{0}, {1}]:
+        return None
+    return normal(diagonal.at(LAMBDA, LAMBDA) * LAMBDA)
 
 
 def combine(expression: sp.Expr) -> sp.Expr:
@@ -153,6 +161,8 @@ class Reduction:
         symbol = self.order.symbol
         if symbol is None:
             return terms
+        if not self.geometry.has_cross_noise:  # one kernel, whose size is known
+            return self._lowest_of_two(terms)
         noisy = [x for part in (terms.flatness, terms.correlation, terms.ito) for x in part if x != 0]
         if not noisy:
             return terms
@@ -163,6 +173,17 @@ class Reduction:
 
         return replace(terms, flatness=keep(terms.flatness), correlation=keep(terms.correlation), ito=keep(terms.ito))
 
+    def _lowest_of_two(self, terms: Terms) -> Terms:
+        """Pull of the normal noise and bend by the tangent noise: the one of higher order is dropped."""
+        g = self.geometry
+        if not (g.has_normal_noise and g.has_tangent_noise):
+            return terms
+        linear = self.filter.linear
+        pull = self.order.size(self.filter.kernel, linear.gain, 1)
+        bend = self.order.size(self.filter.kernel, linear.gain, 2) - self.order.size(self.filter.kernel, linear.gain, 0)
+        zero = sp.zeros(g.k, 1).as_immutable()
+        return replace(terms, flatness=zero if pull > bend else terms.flatness, ito=zero if bend > pull else terms.ito)
+
     def _normal_part(self, kernel: Rational2) -> sp.Matrix:
         """G^-1 <dH/du, N Vff N^T> with Vff = K(h, h)[Sff]."""
         g = self.geometry
@@ -172,15 +193,25 @@ class Reduction:
             total += coefficient * g.express(g.pullback(inners))
         return total
 
+    def covector(self) -> sp.Matrix:
+        """<dH/du, V> for every coordinate, (k, 1): twice the mean gradient along the manifold."""
+        g = self.geometry
+        total = sp.zeros(g.k, 1)
+        for coefficient, S in self._normal_sum(self.order.kernel(self.filter.kernel)):
+            inners = [g.field.reduce(inner(B, S, g.field(0))) for B in g.curvature_change]
+            total += coefficient * sp.Matrix([g.field.expression(x) for x in inners])
+        return total.applyfunc(combine)
+
     def _normal_sum(self, kernel: Rational2, symmetric: bool = True) -> list[tuple[sp.Expr, DomainMatrix]]:
         """K(h, h)[Sff] as a folded sum of coefficients and matrices."""
         g = self.geometry
-        if g.noise_per_curvature is not None:
-            coefficients = one_sided(kernel.times_curvature(), g.characteristic)
-            return [(c, g._reduced(p * g.noise_per_curvature)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
         if g.commutes:
-            coefficients = one_sided(kernel.on_diagonal(), g.characteristic)
-            return [(c, g._reduced(p * g.Sff)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
+            strength = _over_lambda(kernel.on_diagonal())
+            if strength is not None:
+                return [(strength, g.noise_over_h)]
+            function, noise = (kernel.times_curvature(), g.noise_over_h) if g.noise_like_hessian else (kernel.on_diagonal(), g.Sff)
+            coefficients = one_sided(function, g.characteristic)
+            return [(c, g._reduced(p * noise)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
         table: Coefficients = two_sided(kernel, g.characteristic, symmetric)
         return [(c, g._reduced(g.powers[p] * g.Sff * g.powers[q].transpose())) for (p, q), c in sorted(table.items()) if c != 0]
 

@@ -144,7 +144,7 @@ class Preconditioned:
     @property
     def has_force(self) -> bool:
         """Whether a small force acts."""
-        return self.pull != 0 or self.shift != 0
+        return bool(self.pull != 0 or self.shift != 0)
 
     @property
     def fast_states(self) -> tuple[State, ...]:
@@ -175,9 +175,9 @@ def slow_states(rule: Rule) -> tuple[SlowState, ...]:
     return tuple(found)
 
 
-def _late_updates(rule: Rule) -> tuple[list[sp.Expr], tuple[sp.Expr, ...]]:
+def _late_updates(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None) -> tuple[list[sp.Expr], tuple[sp.Expr, ...]]:
     """Updates at late times without the terms that fixed zeros take away."""
-    updates, bases = at_late_times(rule)
+    updates, bases = at_late_times(rule, powers)
     zeros = {s: v for s, v in rule.fixed_symbols.items() if v == 0}
     return [u.xreplace(zeros) for u in updates], tuple(b.xreplace(zeros) for b in bases)
 
@@ -204,13 +204,16 @@ def _is_polynomial(e: sp.Expr, of: tuple[sp.Symbol, sp.Symbol]) -> bool:
         if isinstance(varying, (Mean, BlockMean)):
             if not _is_polynomial(varying.args[0], of):
                 return False
-        elif not varying.is_polynomial(*of):
+        elif varying.is_polynomial(*of) is not True:
             return False
     return True
 
 
-def preconditioned_rule(rule: Rule) -> Preconditioned:
+def preconditioned_rule(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None, extra: tuple[sp.Symbol, ...] = ()) -> Preconditioned:
     """Freeze the slow states of a rule, and split what remains into a filter and a preconditioner.
+
+    ``powers`` keeps the rule's powers base**t as frozen symbols instead of taking them to zero, and receives {symbol: base};
+    ``extra`` are further symbols that belong to the preconditioner.
 
     Raises
     ------
@@ -218,7 +221,7 @@ def preconditioned_rule(rule: Rule) -> Preconditioned:
         If the frozen rule is not linear in the gradient, or its slow state changes more than the size of a step.
     """
     slow = slow_states(rule)
-    updates, bases, variables, means = _frozen_updates(rule)
+    updates, bases, variables, means = _frozen_updates(rule, powers)
     found = coefficients(updates, variables, rule.trace.gradient)
     if found is None or any(m.has(Mean, BlockMean) for m in found):
         shown = "\n".join(f"{v} <- {u}" for v, u in zip(variables, updates, strict=True))
@@ -234,19 +237,19 @@ def preconditioned_rule(rule: Rule) -> Preconditioned:
     fixed, left = _eigenvectors(A0)
     force = (A - A0) * fixed
     A0, b0, force, shift, fixed, left = (_tidy_matrix(m.xreplace(values)) for m in (A0, b0, force, shift, fixed, left))
-    frozen = {s.symbol for s in slow} | set(means)
+    frozen = {s.symbol for s in slow} | set(means) | set(powers or ()) | set(extra)
     gain = normal(-(left.T * b0)[0])
     if gain == 0:
         raise RuleError(f"{rule.name}: a gradient kick has no lasting effect (the gain is zero), so it does not descend.")
     scale = _varying_factor(gain, frozen)
-    powers, A0, b0, fixed, left0 = _in_units(rule, A0, b0, fixed, left, scale, frozen)
+    carried, A0, b0, fixed, left0 = _in_units(rule, A0, b0, fixed, left, scale, frozen)
     n = A0.rows
     zero = sp.zeros(n, 1).as_immutable()
     fast = _fast_rule(rule)
     linear = LinearRule(fast, A0, b0, zero, zero, fixed, left0, (), tuple(x.xreplace(zeros).xreplace(values) for x in bases))
     pull, offset = (normal((left.T * m)[0]) for m in (force, shift))
     back = {**means}
-    return Preconditioned(rule, linear, scale.xreplace(back), powers, slow, pull.xreplace(back), offset.xreplace(back), forces)
+    return Preconditioned(rule, linear, scale.xreplace(back), carried, slow, pull.xreplace(back), offset.xreplace(back), forces)
 
 
 def _fast_rule(rule: Rule) -> Rule:
@@ -259,10 +262,10 @@ def _fast_rule(rule: Rule) -> Rule:
 
 
 def _frozen_updates(
-    rule: Rule,
+    rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None
 ) -> tuple[list[sp.Expr], tuple[sp.Expr, ...], list[sp.Symbol], dict[sp.Symbol, sp.Expr]]:
     """Updates of parameter and fast states with frozen symbols for the slow states; means of frozen symbols named."""
-    updates, bases = _late_updates(rule)
+    updates, bases = _late_updates(rule, powers)
     trace = rule.trace
     kept = [0, *(1 + i for i, s in enumerate(trace.states) if not s.slow)]
     frozen = [frozen_update(rule, updates, updates[k]) for k in kept]
@@ -369,4 +372,14 @@ def frozen_rule(rule: Rule) -> Rule:
     return replace(rule, trace=Trace(t.parameter, t.queries, t.states, t.hyperparameters, None, (z, *new)), function=None)
 
 
-__all__ = ["Moments", "Preconditioned", "SlowState", "frozen_rule", "frozen_symbol", "frozen_update", "late_rule", "preconditioned_rule", "slow_states"]
+__all__ = [
+    "Moments",
+    "Preconditioned",
+    "SlowState",
+    "frozen_rule",
+    "frozen_symbol",
+    "frozen_update",
+    "late_rule",
+    "preconditioned_rule",
+    "slow_states",
+]

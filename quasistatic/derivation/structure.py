@@ -72,8 +72,11 @@ class LinearRule:
         return any(self.force) or any(self.shift)
 
 
-def at_late_times(rule: Rule) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:
-    """The free updates with every power base**t at its limit 0, and the bases."""
+def at_late_times(rule: Rule, powers: dict[sp.Symbol, sp.Expr] | None = None) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]:
+    """The free updates with every power base**t at its limit 0, and the bases.
+
+    With ``powers`` they stay as symbols, which it receives with their bases (a transient).
+    """
     t = rule.trace.iteration
     if t is None:
         return rule.trace.updates, ()
@@ -85,7 +88,12 @@ def at_late_times(rule: Rule) -> tuple[tuple[sp.Expr, ...], tuple[sp.Expr, ...]]
             raise RuleError(f"{rule.name}: the derivation takes base**t to zero for large t; {power} is not of that form.")
         if power.base not in bases:
             bases.append(power.base)
-        return sp.Integer(0)
+        if powers is None or power.base.xreplace(rule.fixed_symbols) == 0:
+            return sp.Integer(0)
+        base = (power.base**slope).xreplace(rule.fixed_symbols)
+        symbol = next((s for s, b in powers.items() if b == base), None) or sp.Dummy("power", positive=True)
+        powers[symbol] = base
+        return symbol
 
     updates = tuple(u.replace(lambda e: e.is_Pow and t in e.exp.free_symbols, limit) for u in rule.trace.updates)
     for u in updates:

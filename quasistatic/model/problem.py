@@ -31,7 +31,7 @@ class Problem:
         Expression in the parameters; its symbols that are not parameters are constants.
     minima:
         The manifold: parameters to expressions, e.g. ``{y: 0}`` or ``{u: s, v: 1/s}``. Parameters not named here, and
-        new symbols in the values, are its coordinates.
+        new symbols in the values, are its coordinates. Only :meth:`from_residuals` can do without.
     noise:
         A noise model; needed by ``derive`` and ``simulate``.
     parameters:
@@ -55,7 +55,7 @@ class Problem:
     def __init__(
         self,
         loss: sp.Expr,
-        minima: Mapping[sp.Symbol, Any],
+        minima: Mapping[sp.Symbol, Any] | None,
         noise: Noise | None = None,
         *,
         parameters: Sequence[sp.Symbol] | None = None,
@@ -70,10 +70,11 @@ class Problem:
         self.residuals = _residuals
         self.scale = _scale
         self.parameters = _parameters(self.loss, parameters)
-        if not isinstance(minima, Mapping):
+        without_chart = minima is None and _residuals is not None
+        if not isinstance(minima, Mapping) and not without_chart:
             raise ProblemError(f"minima is a mapping of parameters to expressions, e.g. {{y: 0}}, not {minima!r}.")
         self.minima: Mapping[sp.Symbol, sp.Expr] = MappingProxyType(
-            {k: rationalize(_expression(v, f"minima[{k}]")) for k, v in minima.items()}
+            {k: rationalize(_expression(v, f"minima[{k}]")) for k, v in (minima or {}).items()}
         )
         names = [str(p) for p in self.parameters]
         for k in self.minima:
@@ -84,7 +85,9 @@ class Problem:
                 )
         constants = frozenset(self.loss.free_symbols - set(self.parameters))
         given = None if coordinates is None else {k: _expression(v, f"coordinates[{k}]") for k, v in coordinates.items()}
-        self.chart: Chart = make_chart(self.parameters, constants, self.minima, given)
+        if without_chart and given:
+            raise ProblemError("coordinates need minima=... too: without it the manifold has no chart.")
+        self._chart: Chart | None = None if without_chart else make_chart(self.parameters, constants, self.minima, given)
         self.blocks = _blocks(blocks, self.parameters)
         self.name = name
         self.examples: Mapping[str, float] = MappingProxyType(dict(examples or {}))
@@ -92,7 +95,8 @@ class Problem:
             raise ProblemError(f"noise is {noise!r}; use qs.HessianNoise, qs.IsotropicNoise, qs.CovarianceNoise or qs.LabelNoise.")
         self.noise = noise
         self._given = given
-        _check_minima(self)
+        if self._chart is not None:
+            _check_minima(self)
         if noise is not None:
             noise.check(self)
 
@@ -100,7 +104,7 @@ class Problem:
     def from_residuals(
         cls,
         residuals: Sequence[sp.Expr],
-        minima: Mapping[sp.Symbol, Any],
+        minima: Mapping[sp.Symbol, Any] | None = None,
         noise: Noise | None = None,
         *,
         scale: Any = sp.Rational(1, 2),
@@ -108,7 +112,8 @@ class Problem:
     ) -> Problem:
         """The problem with loss ``scale * sum(r_i**2)``; it knows its Jacobian, which label noise needs.
 
-        Other arguments as for :class:`Problem`.
+        Without ``minima`` the manifold is where all residuals vanish, and has no chart: ``qs.manifold_flow`` and
+        ``qs.simulate`` work with it, formulas do not. Other arguments as for :class:`Problem`.
         """
         listed = tuple(rationalize(_expression(r, f"residual {i}")) for i, r in enumerate(residuals))
         if not listed:
@@ -119,7 +124,7 @@ class Problem:
         return cls(number * sum(r**2 for r in listed), minima, noise, _residuals=listed, _scale=number, **options)
 
     def __repr__(self) -> str:
-        minima = ", ".join(f"{k}={v}" for k, v in self.minima.items())
+        minima = ", ".join(f"{k}={v}" for k, v in self.minima.items()) if self.has_chart else "residuals = 0"
         return f"<problem {self.name + ': ' if self.name else ''}loss {self.loss}, minima {minima}, noise {self.noise}>"
 
     def __reduce__(self) -> Any:
@@ -127,7 +132,29 @@ class Problem:
             "parameters": self.parameters, "coordinates": self._given, "blocks": self.blocks, "name": self.name,
             "examples": dict(self.examples), "_residuals": self.residuals, "_scale": self.scale,
         }  # fmt: skip
-        return _restore, (self.loss, dict(self.minima), self.noise, given)
+        return _restore, (self.loss, dict(self.minima) if self.has_chart else None, self.noise, given)
+
+    # -- the manifold --------------------------------------------------------------------------------------------------
+
+    @property
+    def has_chart(self) -> bool:
+        """Whether the manifold was given by ``minima``; otherwise it is where the residuals vanish."""
+        return self._chart is not None
+
+    @property
+    def chart(self) -> Chart:
+        """The manifold's chart; raises ProblemError where there is none."""
+        if self._chart is None:
+            raise ProblemError(
+                f"{self.name or 'the problem'} has no chart of its minima (it was built from residuals without minima=...), so there"
+                " are no formulas on it: use qs.manifold_flow(rule, problem, ...), which needs none, or give minima=...."
+            )
+        return self._chart
+
+    @property
+    def coordinates(self) -> tuple[sp.Symbol, ...]:
+        """The chart's coordinates; none without a chart."""
+        return () if self._chart is None else self._chart.coordinates
 
     # -- derivatives ---------------------------------------------------------------------------------------------------
 
@@ -146,7 +173,7 @@ class Problem:
     @cached_property
     def hessian(self) -> sp.ImmutableMatrix:
         """True Hessian of the loss on the manifold, as a function of the coordinates, shape (d, d)."""
-        if self.residuals is not None and all(_vanishes(r) for r in self.chart.restrict(sp.Matrix(self.residuals))):
+        if self.residuals is not None and all(vanishes(r) for r in self.chart.restrict(sp.Matrix(self.residuals))):
             J = self.chart.restrict(self.residual_jacobian)
             return sp.ImmutableMatrix(2 * self.scale * J.T * J)
         return sp.ImmutableMatrix(self.chart.restrict(self.gradient.jacobian(sp.Matrix(self.parameters))))
@@ -167,12 +194,16 @@ class Problem:
     @cached_property
     def constants(self) -> tuple[sp.Symbol, ...]:
         """Symbols that are neither parameters nor coordinates: arguments of everything that is compiled."""
-        found = set(self.loss.free_symbols) | self.chart.embedding.free_symbols
-        for expression in self.chart.coordinate_map or ():
+        found = set(self.loss.free_symbols)
+        if self._chart is None:
+            found |= set() if self.noise is None else self.noise.free_symbols
+            return natural_sort(found - set(self.parameters))
+        found |= self._chart.embedding.free_symbols
+        for expression in self._chart.coordinate_map or ():
             found |= expression.free_symbols
         if self.noise is not None:
             found |= self.covariance.free_symbols
-        return natural_sort(found - set(self.parameters) - set(self.chart.coordinates))
+        return natural_sort(found - set(self.parameters) - set(self._chart.coordinates))
 
     def with_noise(self, noise: Noise) -> Problem:
         """The same problem with another model of the noise."""
@@ -185,8 +216,10 @@ class Problem:
     @property
     def unknown_functions(self) -> tuple[str, ...]:
         """Names of functions like h(x) that are still open."""
-        found = self.loss.atoms(AppliedUndef) | self.chart.embedding.atoms(AppliedUndef)
-        if self.noise is not None:
+        found = self.loss.atoms(AppliedUndef)
+        if self._chart is not None:
+            found |= self._chart.embedding.atoms(AppliedUndef)
+        if self.noise is not None and self._chart is not None:
             found |= self.covariance.atoms(AppliedUndef)
         return tuple(sorted({type(a).__name__ for a in found}))
 
@@ -194,7 +227,7 @@ class Problem:
         """The problem with unknown functions (``{h: lambda x: 1 + x**2}``) or constants replaced; checked anew."""
         functions = {k: v for k, v in replacements.items() if isinstance(k, UndefinedFunction)}
         plain = {k: rationalize(_expression(v, f"replacement of {k}")) for k, v in replacements.items() if k not in functions}
-        forbidden = [k for k in plain if k in self.parameters or k in self.chart.coordinates]
+        forbidden = [k for k in plain if k in self.parameters or k in self.coordinates]
         if forbidden:
             raise ProblemError(
                 f"{forbidden[0]} is a parameter or coordinate; only constants and unknown functions can be substituted in a problem."
@@ -217,7 +250,7 @@ class Problem:
         given = self._given
         return Problem(
             change(self.loss),
-            {k: change(v) for k, v in self.minima.items()},
+            {k: change(v) for k, v in self.minima.items()} if self.has_chart else None,
             noise,
             parameters=self.parameters,
             coordinates=None if given is None else {k: change(v) for k, v in given.items()},
@@ -229,7 +262,7 @@ class Problem:
         )
 
 
-def _restore(loss: sp.Expr, minima: dict[sp.Symbol, sp.Expr], noise: Noise | None, given: dict[str, Any]) -> Problem:
+def _restore(loss: sp.Expr, minima: dict[sp.Symbol, sp.Expr] | None, noise: Noise | None, given: dict[str, Any]) -> Problem:
     return Problem(loss, minima, noise, **given)
 
 
@@ -287,7 +320,7 @@ def _blocks(blocks: Sequence[Sequence[sp.Symbol | str]] | None, parameters: tupl
     return listed
 
 
-def _vanishes(expression: sp.Expr) -> bool:
+def vanishes(expression: sp.Expr) -> bool:
     """Zero by algebra, or else at random points to 12 digits (identities that the field does not know)."""
     if expression == 0 or Field([expression]).is_zero(expression):
         return True
@@ -298,7 +331,7 @@ def _vanishes(expression: sp.Expr) -> bool:
 def _check_minima(problem: Problem) -> None:
     """The gradient vanishes on the minima and the Hessian is positive definite across them."""
     for p, g in zip(problem.parameters, problem.chart.restrict(problem.gradient), strict=True):
-        if not _vanishes(g):
+        if not vanishes(g):
             where = ", ".join(f"{k}={v}" for k, v in problem.minima.items())
             raise ProblemError(f"the gradient is not zero on the minima ({where}): d(loss)/d{p} = {g} there.")
     d, k = len(problem.parameters), problem.chart.dimension

@@ -20,7 +20,8 @@ from quasistatic.symbols import RULE_FUNCTION_NAMES, RULE_FUNCTIONS, exact, posi
 #: Options of ``simulate`` and ``validate``, where hyperparameters are keyword arguments too.
 RESERVED = (
     "rule", "problem", "start", "initial_state", "steps", "trajectories", "seed", "record", "threads", "progress", "extrapolate", "time",
-    "result",
+    "result", "keep", "observe", "first_passage",
+    "escape", "generator",
 )  # fmt: skip
 
 

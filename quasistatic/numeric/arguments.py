@@ -28,24 +28,28 @@ def resolve(rule: Rule, problem: Problem, given: Mapping[str, Any]) -> dict[str,
         For names that are missing, unknown, fixed in the rule, or used by the rule and the problem; for values that are
         not finite numbers, negative where the symbol is not, or weights of an average outside [0, 1).
     """
-    free = rule.hyperparameters
-    _refuse_clash(rule, problem, free)
-    symbols = {**free, **{s.name: s for s in problem.constants}}
+    _refuse_clash(rule, problem, rule.hyperparameters)
+    return resolve_names(rule, problem.constants, [p.name for p in problem.parameters], given)
+
+
+def resolve_names(rule: Rule, constants: Iterable[sp.Symbol], parameters: Iterable[str], given: Mapping[str, Any]) -> dict[str, float]:
+    """Name to number of the rule's free hyperparameters and of ``constants``; ``parameters`` are names that are neither."""
+    symbols = {**rule.hyperparameters, **{s.name: s for s in constants}}
     for name in given:
         if name not in symbols:
-            raise HyperparameterError(_unknown(rule, problem, name, symbols))
+            raise HyperparameterError(_unknown(rule, parameters, name, symbols))
     missing = [n for n in symbols if n not in given]
     if missing:
         example = ", ".join(f"{n}=..." for n in missing)
         raise HyperparameterError(f"{rule.name}: no value for {', '.join(missing)}; add {example}.")
-    values = {n: _value(n, s, given[n]) for n, s in symbols.items()}
-    for name in free:
+    values = {n: number_of(n, s, given[n]) for n, s in symbols.items()}
+    for name in rule.hyperparameters:
         rule.trace.require_weight(rule.name, name, values[name])
     return values
 
 
 def _refuse_clash(rule: Rule, problem: Problem, free: Mapping[str, sp.Symbol]) -> None:
-    used = [*problem.parameters, *problem.chart.coordinates, *problem.constants]
+    used = [*problem.parameters, *problem.coordinates, *problem.constants]
     for symbol in used:
         if symbol.name in free:
             raise HyperparameterError(
@@ -54,16 +58,17 @@ def _refuse_clash(rule: Rule, problem: Problem, free: Mapping[str, sp.Symbol]) -
             )
 
 
-def _unknown(rule: Rule, problem: Problem, name: str, known: Mapping[str, sp.Symbol]) -> str:
+def _unknown(rule: Rule, parameters: Iterable[str], name: str, known: Mapping[str, sp.Symbol]) -> str:
     if name in rule.fixed:
         return f"{rule.name}: {name} is fixed at {rule.fixed[name]}; use {rule.name}.free({name!r}) to give it a value here."
-    if name in [p.name for p in problem.parameters]:
+    if name in parameters:
         return f"{name} is a parameter of the problem, not a hyperparameter: its start value goes into start={{{name}: ...}}."
     listed = ", ".join(known) or "none"
     return f"{rule.name}: {name} is neither a hyperparameter of the rule nor a constant of the problem ({listed}).{suggestion(name, known)}"
 
 
-def _value(name: str, symbol: sp.Symbol, value: Any) -> float:
+def number_of(name: str, symbol: sp.Symbol, value: Any) -> float:
+    """A finite float, not negative where the symbol is not; HyperparameterError otherwise."""
     number = exact(value, name)
     if not number.is_number or not number.is_real:
         raise HyperparameterError(f"{name}: {value} is not a real number.")
@@ -93,21 +98,21 @@ def point(given: Any, symbols: Iterable[sp.Symbol], what: str) -> Array:
             raise StartError(f"start: {name} is not a {what} ({', '.join(names)}).{suggestion(name, names)}")
         if name in values:
             raise StartError(f"start: {name} is given twice.")
-        values[name] = number(name, value)
+        values[name] = finite(value, f"start: {name}")
     missing = [n for n in names if n not in values]
     if missing:
         raise StartError(f"start: no value for {', '.join(missing)}; every {what} needs one ({', '.join(names)}).")
     return np.array([values[n] for n in names])
 
 
-def number(name: str, value: Any, option: str = "start") -> float:
-    """A finite number of an option that maps names to numbers; StartError otherwise."""
+def finite(value: Any, what: str) -> float:
+    """A finite real number; StartError otherwise."""
     try:
-        found = float(exact(value, name))
+        found = float(exact(value, what))
     except (HyperparameterError, TypeError):
-        raise StartError(f"{option}: {name} = {value!r} is not a finite real number.") from None
+        raise StartError(f"{what} = {value!r} is not a finite real number.") from None
     if not math.isfinite(found):
-        raise StartError(f"{option}: {name} = {value!r} does not fit into a float64.")
+        raise StartError(f"{what} = {value!r} does not fit into a float64.")
     return found
 
 

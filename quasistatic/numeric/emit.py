@@ -97,7 +97,10 @@ def _lift(e: sp.Expr, found: dict[sp.Expr, sp.Symbol], prefix: str, memo: dict[s
     if e not in memo:
         keep = 1 if isinstance(e, sp.Pow) else len(e.args)
         args = [_lift(a, found, prefix, memo) if i < keep and isinstance(a, sp.Expr) else a for i, a in enumerate(e.args)]
-        memo[e] = e.func(*args) if any(a is not b for a, b in zip(args, e.args, strict=True)) else e
+        same = all(a is b for a, b in zip(args, e.args, strict=True))
+        # SymPy would multiply a number into a sum, and make a product of every term
+        apart = isinstance(e, sp.Mul) and len(args) == 2 and args[0].is_Number and args[1].is_Add
+        memo[e] = e if same else sp.Mul(*args, evaluate=False) if apart else e.func(*args)
     return memo[e]
 
 
@@ -106,6 +109,7 @@ def emit(
     names: Mapping[sp.Symbol, str],
     assignments: Assignments = (),
     levels: Mapping[sp.Symbol, int] | None = None,
+    prefix: str = "c",
 ) -> Program:
     """Source that computes ``outputs`` from the local variables ``names``.
 
@@ -120,6 +124,8 @@ def emit(
     levels:
         Stage (0, 1, ...) in which a given symbol becomes known; 0 if not named. Everything is computed in the earliest
         stage possible.
+    prefix:
+        What the names of the new local variables begin with.
 
     Raises
     ------
@@ -132,14 +138,22 @@ def emit(
     replacements, reduced = sp.cse(everything, symbols=sp.numbered_symbols("#", real=True), order="canonical")
     definitions = dict(zip([s for s, _ in assignments], reduced, strict=False)) | dict(replacements)
     stages = 1 + max(levels.values(), default=0) if levels else 1
-    writer = _Writer(names, definitions, levels or {}, stages)
+    writer = _Writer(names, definitions, levels or {}, stages, prefix)
     return writer.run(reduced[len(assignments) :])
 
 
 class _Writer:
     """Writes definitions in topological order; moves what it can into earlier stages while it prints."""
 
-    def __init__(self, names: Mapping[sp.Symbol, str], definitions: dict[sp.Symbol, sp.Expr], levels: Mapping[sp.Symbol, int], stages: int):
+    def __init__(
+        self,
+        names: Mapping[sp.Symbol, str],
+        definitions: dict[sp.Symbol, sp.Expr],
+        levels: Mapping[sp.Symbol, int],
+        stages: int,
+        prefix: str,
+    ) -> None:
+        self.prefix = prefix
         self.names = dict(names)
         self.definitions = definitions
         self.levels = dict(levels)
@@ -183,7 +197,7 @@ class _Writer:
         if _is_simple(text) and "(" not in text:
             return text
         if (text, stage) not in self.known:
-            name = f"c{self.count}"
+            name = f"{self.prefix}{self.count}"
             self.count += 1
             self.lines[stage].append(f"{name} = {text}")
             self.known[text, stage] = name
@@ -291,7 +305,7 @@ class _Writer:
             root = f"math.sqrt({name})"
             whole = int(exponent - sp.Rational(1, 2))
             return root if whole == 0 else f"{self.wrapped(self.squaring(name, whole, stage))}*{root}"
-        return f"{self.atom(base, stage)} ** {self.atom(exponent, stage)}"
+        return f"power({self.text(base, stage)}, {self.text(exponent, stage)})"
 
     def squaring(self, name: str, n: int, stage: int) -> str:
         if n == 1:

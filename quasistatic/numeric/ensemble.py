@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -56,8 +56,16 @@ class Ensemble:
         Names, in the order of the axes above.
     interrupted:
         Whether Ctrl-C ended the run; the last record then is where it stopped.
-    seed, start, hyperparameters, rule, problem, versions:
+    seed, start, hyperparameters, rule, problem, versions, generator:
         Provenance; ``rule`` is the rule's source.
+    counts:
+        (R,) trajectories that mean and covariance are taken over: all that have not escaped.
+    kept, kept_trajectories:
+        (R, K, d) parameters of the trajectories that ``keep`` asked for, and their indices; None without.
+    first_passage:
+        Expression, as text, to the iteration (N,) at which it first reached its level; -1 where it never did.
+    escaped:
+        (N,) iteration after which a trajectory was outside the bound ``escape``, -1 where it never was; None without a bound.
     """
 
     steps: npt.NDArray[np.int64]
@@ -73,6 +81,12 @@ class Ensemble:
     rule: str
     problem: str
     versions: Mapping[str, str] = field(default_factory=versions)
+    counts: npt.NDArray[np.int64] | None = None
+    kept: Array | None = None
+    kept_trajectories: Sequence[int] = ()
+    first_passage: Mapping[str, npt.NDArray[np.int64]] = field(default_factory=dict)
+    escaped: npt.NDArray[np.int64] | None = None
+    generator: str = "xoshiro"
 
     @property
     def trajectories(self) -> int:
@@ -89,6 +103,8 @@ class Ensemble:
         last = f"step {self.steps[-1]}" if len(self.steps) else "no record"
         stopped = ", interrupted" if self.interrupted else ""
         what = f"{self.trajectories} trajectories of {', '.join(self.parameters)}"
+        if self.escaped is not None and (self.escaped >= 0).any():
+            stopped += f", {int((self.escaped >= 0).sum())} escaped"
         return f"<{what} to {last}, {len(self.steps)} record(s), seed {self.seed}{stopped}>"
 
     def __str__(self) -> str:

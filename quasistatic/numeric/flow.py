@@ -14,12 +14,13 @@ from scipy.integrate import quad, solve_ivp
 from quasistatic.errors import NoPotential, QuasistaticError, SimulationDiverged, StartError, UnstableError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
+from quasistatic.numeric import plans
 from quasistatic.numeric.arguments import Array, Progress, point, resolve, seed_number, whole
 from quasistatic.numeric.emit import require_closed
 from quasistatic.numeric.ensemble import moments, record_steps
-from quasistatic.numeric.kernel import StochasticMap
+from quasistatic.numeric.kernel import LaneProgram
 from quasistatic.numeric.lanes import Lanes
-from quasistatic.numeric.random import SLOW_SALT
+from quasistatic.numeric.random import SLOW_SALT, generator_name
 from quasistatic.numeric.slow_sde import SlowEnsemble, SlowTrajectory, euler_step, uniform_times
 from quasistatic.numeric.table import Table
 
@@ -82,7 +83,8 @@ def compile_flow(result: Result, values: Mapping[str, Any]) -> Flow:
 class Flow:
     """Compiled slow dynamics; made by :func:`compile_flow`.
 
-    Points u have the coordinates on their last axis (and behind them the slow states of rules that have any), and every function broadcasts over the axes before it; with one
+    Points u have the coordinates on their last axis (and behind them the slow states of rules that have any), and every
+    function broadcasts over the axes before it; with one
     coordinate a plain number is a point too. All rates are per ``time``: "iteration", or a continuous time such as
     "t = k*eta", which then is the unit of ``steps`` below, and need not be a whole number.
 
@@ -184,6 +186,8 @@ class Flow:
         if not np.isfinite(start).all():
             raise StartError(f"the start point {u0} is not finite.")
         if not np.isfinite(self.drift(start)).all():
+            for row in start.reshape(-1, start.shape[-1])[:CHECKED]:
+                self._check(row)  # it may know why
             raise StartError(f"the drift is not finite at the start point {u0}: the formula does not hold there.")
         for row in np.unique(start.reshape(-1, start.shape[-1]), axis=0)[:CHECKED]:
             self._check(row)
@@ -244,6 +248,7 @@ class Flow:
         substeps: int | None = None,
         threads: int = 1,
         progress: Progress | None = None,
+        generator: str = "xoshiro",
     ) -> SlowEnsemble:
         """The Ito SDE du = drift dk + sqrt(diffusion) dW, by Euler-Maruyama.
 
@@ -261,6 +266,9 @@ class Flow:
             Number of equally spaced records from 0 to ``steps``; 1 is the end alone.
         substeps:
             Euler steps between two records; by default such that a run has about 20 000, but none shorter than an iteration.
+        generator:
+            With ``"philox"`` normal j of Euler step k is that of iteration k of a simulation with the same seed and
+            ``generator="philox"``: with Euler steps of one iteration both are driven by the same noise.
 
         Raises
         ------
@@ -271,17 +279,18 @@ class Flow:
         number = whole(trajectories, "trajectories")
         if start.ndim == 2 and len(start) != number:
             raise StartError(f"{len(start)} start points for {number} trajectories: give one, or one for each.")
-        step = self._euler
-        numbers = np.array([*(self.values[a.name] for a in self._arguments), 0.0, *step.numbers])
-        lanes = Lanes(step, numbers, seed_number(seed), number, threads, SLOW_SALT)
+        program = self._euler(plans.Use(number, whole(threads, "threads"), generator_name(generator)))
+        numbers = np.array([*(self.values[a.name] for a in self._arguments), 0.0, *program.data])
+        lanes = Lanes(program, numbers, seed_number(seed), number, threads, SLOW_SALT if generator == "xoshiro" else 0)
         lanes.remedy = "The paths leave the domain of the drift, or substeps is too small."
+        lanes.names = self.coordinates
         lanes.set_state(start)
         return self._run(lanes, times, None if substeps is None else whole(substeps, "substeps"), seed, progress)
 
-    @cached_property
-    def _euler(self) -> StochasticMap:
+    def _euler(self, use: plans.Use) -> LaneProgram:
         slow = self._result
-        return euler_step(tuple(slow.slow_state), self._arguments, sp.Matrix(slow.drift), sp.Matrix(slow.diffusion))
+        parts = (tuple(slow.slow_state), self._arguments, sp.Matrix(slow.drift), sp.Matrix(slow.diffusion))
+        return plans.lanes_of("euler", lambda: euler_step(*parts), parts, use)
 
     def _run(self, lanes: Lanes, times: Array, substeps: int | None, seed: int, progress: Progress | None) -> SlowEnsemble:
         done: list[tuple[Array, Array]] = []
@@ -316,7 +325,8 @@ class Flow:
     def regularizer(self, u: Any, reference: Any = None) -> Array:
         """The potential Psi(u) - Psi(reference), shape (...): what the drift without its Ito part descends, per ``time``.
 
-        Slow states are at their equilibrium: u are coordinates alone. omega = -metric (drift - ito) is integrated along the straight line from ``reference`` (default: all coordinates 0)
+        Slow states are at their equilibrium: u are coordinates alone. omega = -metric (drift - ito) is integrated along the
+        straight line from ``reference`` (default: all coordinates 0)
         to every u, to about ten digits.
 
         Raises

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from quasistatic.errors import StartError, UnstableError
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
-from quasistatic.numeric import cache
+from quasistatic.numeric import cache, plans
 from quasistatic.numeric.arguments import Array, resolve, whole
 from quasistatic.numeric.table import Table
-from quasistatic.numeric.unfold import map_numbers, unfold
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +60,12 @@ class Relaxation:
     def __init__(self, rule: Rule, problem: Problem, values: Mapping[str, float], threads: int = 1) -> None:
         numbers = resolve(rule, problem, values)
         expressions = problem.chart.require_coordinate_map()
-        step = unfold(rule, problem, False)
+        program = plans.relaxation(rule, problem)
         self.rule, self.problem, self.values = rule, problem, numbers
         self.threads = whole(threads, "threads")
-        self._n = len(step.variables)
-        self._h = map_numbers(step, numbers)
-        self._kernel = cache.load(step.limit_source).settle
+        self._n = program.variables
+        self._h = plans.numbers(program, numbers)
+        self._kernel = cache.load(program.source).settle
         self._chart = Table("coordinates", expressions, problem.parameters, problem.constants)
 
     def __call__(

@@ -10,6 +10,7 @@ import sympy as sp
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation.adaptive import AdaptiveResult
 from quasistatic.derivation.result import SlowResult
+from quasistatic.derivation.statistical import StatisticalResult
 from quasistatic.errors import UnstableError
 from quasistatic.numeric.flow import Flow
 
@@ -23,7 +24,19 @@ def time_step(result: SlowResult, flow: Flow) -> float:
 
 def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[str, float]:
     """Sizes at the point ``here`` that should be small against 1, by name."""
-    slow = _slow_rate(result, flow, np.array([here[c.name] for c in result.slow_state]))
+    u = np.array([here[c.name] for c in result.slow_state])
+    jacobian = []
+    for i in range(len(u)):
+        # second moments are positive, and may be small
+        step = 1e-5 * (max(1.0, abs(u[i])) if i < len(result.coordinates) else abs(u[i]) or 1e-12)
+        shift = np.zeros_like(u)
+        shift[i] = step
+        jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) / (2 * step))
+    # coordinates and second moments have units of their own, which eigenvalues do not see
+    matrix = np.array(jacobian)
+    slow = float(
+        np.linalg.norm(matrix, 2) if len(result.slow_state) == len(result.coordinates) else np.abs(np.linalg.eigvals(matrix)).max()
+    )
     sizes = {"slow rate / fast rate": slow / result.fast_rate(flow.values, here), "|d4 f| V / |d2 f|": _oscillation(result, flow, here)}
     if isinstance(result, AdaptiveResult):
         sizes.update(_adaptive(result, flow, here, slow))
@@ -34,20 +47,6 @@ def measure(result: SlowResult, flow: Flow, here: Mapping[str, float]) -> dict[s
     return sizes
 
 
-def _slow_rate(result: SlowResult, flow: Flow, u: np.ndarray) -> float:
-    """Norm of d drift/du per iteration; slow states, which are positive and may be tiny, on a logarithmic scale."""
-    k = len(result.coordinates)
-    units = np.ones_like(u)
-    units[k:] = np.abs(u[k:])
-    jacobian = []
-    for i, unit in enumerate(units):
-        step = 1e-5 * (max(1.0, abs(u[i])) if i < k else unit)
-        shift = np.zeros_like(u)
-        shift[i] = step
-        jacobian.append((flow.drift(u + shift) - flow.drift(u - shift)) * time_step(result, flow) * unit / (2 * step * units))
-    return float(np.linalg.norm(np.array(jacobian), 2))
-
-
 def _adaptive(result: AdaptiveResult, flow: Flow, here: Mapping[str, float], slow: float) -> dict[str, float]:
     """What freezing the slow states and averaging over the memory neglects."""
     everything = {**flow.values, **here}
@@ -56,6 +55,9 @@ def _adaptive(result: AdaptiveResult, flow: Flow, here: Mapping[str, float], slo
     gain = float(when.numbers([result.linear.gain], everything)[0])
     sizes["gain * largest eigenvalue of S H"] = gain * found[-1]
     memory = when.fast_rate(result.filter, [], everything)
+    if isinstance(result, StatisticalResult):
+        own = when.numbers([m.xreplace(result._thaw) for m in result._gradient_moments], everything)
+        sizes["H V H / Sigma"] = float((own / when.numbers(list(result.noise_moments), everything)).max())
     if len(result.preconditioned.powers) > 1:
         sizes["slow rate / memory's rate"] = slow / memory
     return sizes

@@ -9,7 +9,7 @@ import numpy as np
 import sympy as sp
 
 from quasistatic.errors import ProblemError, RuleError
-from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise
+from quasistatic.model.noise import CovarianceNoise, Factor, LabelNoise, Noise, SumNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Query, Rule
 from quasistatic.numeric.arguments import Array
@@ -55,7 +55,7 @@ class _Unfolding:
         self.block = {p: b for b, block in enumerate(problem.blocks) for p in block}
 
     def run(self) -> StochasticMap:
-        require_closed([self.problem.loss, *self.problem.chart.embedding], "problem")
+        require_closed([self.problem.loss, *(self.problem.chart.embedding if self.problem.has_chart else ())], "problem")
         for query in self.rule.trace.queries:
             self.ask(query)
         shared = self.shared_symbols()
@@ -83,11 +83,12 @@ class _Unfolding:
 
     def gradient(self, noise: Noise | None, factor: sp.ImmutableMatrix | None) -> list[sp.Expr]:
         """The stochastic gradient, d expressions in the assignments."""
-        plain, d = list(self.problem.gradient), len(self.problem.parameters)
-        if self.problem.residuals is not None:
-            sigma = noise.sigma if factor is not None and isinstance(noise, LabelNoise) else sp.Integer(0)
+        if self.problem.residuals is None:
+            plain = list(self.problem.gradient)
+        else:
+            sigma = noise.sigma if isinstance(noise, LabelNoise) and self.normals else sp.Integer(0)
             pulls = self.pulls(self.problem.residuals, sigma)
-            plain = [_dot(self.problem.residual_jacobian[:, i], pulls) for i in range(d)]
+            plain = _pulled_back(self.problem.residuals, self.problem.parameters, pulls)
             if sigma != 0:  # the noise is in the residuals: one product with J^T instead of two
                 return plain
         return plain if factor is None else [g + _dot(factor[i, :], self.normals) for i, g in enumerate(plain)]
@@ -102,7 +103,12 @@ class _Unfolding:
         return found
 
     def factor(self, noise: Noise) -> sp.ImmutableMatrix | None:
-        """Assign the noise factor; its matrix C (d, r), or None where there is nothing to draw."""
+        """Assign the noise factor; its matrix C (d, r), or None where there is nothing to draw, or it is in the residuals."""
+        if isinstance(noise, LabelNoise):
+            noise.check(self.problem)
+            noise.require_additive()
+            self.normals += [_symbol(f"n {j}") for j in range(0 if noise.sigma == 0 else len(self.problem.residuals or ()))]
+            return None
         factor: Factor = noise.factor(self.problem)
         if factor.rank == 0 or factor.matrix.is_zero_matrix:
             return None
@@ -112,7 +118,8 @@ class _Unfolding:
 
     def strengths(self, noise: Noise) -> Noise:
         """The noise with strengths of 0 put in (a Cholesky factor would divide by them), other numbers taken out."""
-        lift = not isinstance(noise, CovarianceNoise)
+        parts = noise.parts if isinstance(noise, SumNoise) else (noise,)
+        lift = not any(isinstance(p, CovarianceNoise) for p in parts)
 
         def change(e: sp.Expr) -> sp.Expr:
             e = e.xreplace({s: sp.Integer(0) for s in e.free_symbols if s in self.problem.constants and s.name in self.silent})
@@ -161,6 +168,27 @@ class _Unfolding:
 
 def _dot(coefficients: Iterable[sp.Expr], symbols: Sequence[sp.Expr]) -> sp.Expr:
     return sp.Add(*(c * s for c, s in zip(coefficients, symbols, strict=True) if c != 0))
+
+
+def _pulled_back(residuals: Sequence[sp.Expr], parameters: Sequence[sp.Symbol], pulls: Sequence[sp.Expr]) -> list[sp.Expr]:
+    """J^T pulls, term by term: a large problem's residuals have few of the parameters each."""
+    known = set(parameters)
+    entries: dict[sp.Symbol, list[sp.Expr]] = {p: [] for p in parameters}
+    for residual, pull in zip(residuals, pulls, strict=True):
+        row: dict[sp.Symbol, list[sp.Expr]] = {}
+        for term in sp.Add.make_args(residual):
+            for p in term.free_symbols & known:
+                row.setdefault(p, []).append(_slope(term, p))
+        for p, slopes in row.items():
+            entries[p].append(sp.Add(*slopes) * pull)
+    return [sp.Add(*entries[p]) for p in parameters]
+
+
+def _slope(term: sp.Expr, p: sp.Symbol) -> sp.Expr:
+    """The derivative of a term; of a product of symbols without SymPy's machinery, which takes most of the time otherwise."""
+    if isinstance(term, sp.Mul) and all(a.is_Symbol or a.is_Number for a in term.args):
+        return sp.Mul(*(a for a in term.args if a != p))
+    return term.diff(p)
 
 
 def _symbol(name: str) -> sp.Symbol:

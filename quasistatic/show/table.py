@@ -10,7 +10,7 @@ from quasistatic.algebra.field import normal
 from quasistatic.derivation.kernel import LAMBDA, LAMBDA_I
 from quasistatic.derivation.law import ALPHA, BATCH, SIGMA_STRENGTH, LawResult
 from quasistatic.derivation.result import SlowResult
-from quasistatic.model.noise import HessianNoise, IsotropicNoise
+from quasistatic.model.noise import HessianNoise, IsotropicNoise, SumNoise
 from quasistatic.show import notation
 from quasistatic.show.notation import operations
 from quasistatic.show.steps import Step, dt_factor
@@ -167,10 +167,12 @@ def _constants(result: SlowResult) -> list[Row]:
     problem, z = result.problem, result.rule.trace.parameter
     noise = problem.noise
     known = {}
-    if isinstance(noise, HessianNoise):
-        known[noise.alpha] = ("strength of the noise", unit(z, 0, 1))
-    if isinstance(noise, IsotropicNoise):
-        known[noise.sigma] = ("strength of the noise in every direction", unit(z, -1, 1))
+    for part in noise.parts if isinstance(noise, SumNoise) else (noise,):
+        if isinstance(part, HessianNoise):
+            known[part.alpha] = ("strength of the noise", unit(z, 0, 1))
+        if isinstance(part, IsotropicNoise):
+            where = "in tangent directions" if part.tangent_only else "in every direction"
+            known[part.sigma] = (f"strength of the noise {where}", unit(z, -1, 1))
     rows = [(_dollar(symbol_tex(str(h))), "function of the problem, left open", NONE) for h in problem.unknown_functions]
     for s in sorted(problem.constants, key=lambda c: str(c.name)):
         words, units = known.get(s, (rf"constant \texttt{{{escape(s.name)}}} of the problem", NONE))

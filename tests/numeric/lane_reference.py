@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 MASK = 2**64 - 1
@@ -53,3 +55,21 @@ def normals(seed: int, trajectory: int, count: int) -> np.ndarray:
             c = -c
         found += [r * s, r * c] if q & 2 else [r * c, r * s]
     return np.array(found[:count])
+
+
+def interpret(program, numbers, states: np.ndarray, steps: int) -> np.ndarray:
+    """Run a kernel's source as plain Python, without a compiler: states (up to 16, n) of a map without noise after some steps."""
+    assert program.lanes == 16
+    source = "\n".join(line for line in program.source.splitlines() if "import" not in line and not line.startswith("@njit"))
+    scope = {
+        "np": np, "math": math, "exp": math.exp, "log": math.log, "power": math.pow, "maximum": max, "minimum": min,
+        "sign": lambda v: float(np.sign(v)), "load_row": lambda loop, Z, i: Z[i],
+        "store_row": lambda loop, Z, i, value: Z.__setitem__(i, value),
+    }  # fmt: skip
+    exec(source, scope)
+    Z = np.zeros((program.rows, 16))
+    Z[: program.variables, : len(states)] = states.T
+    flat = Z.reshape(-1)
+    with np.errstate(all="ignore"):
+        scope["advance"](flat, None, np.array(numbers), program.table, 0, np.array([steps]), 0, program.variables, np.zeros(0))
+    return Z[: program.variables, : len(states)].T.copy()

@@ -22,7 +22,14 @@ def run(outputs, values, **options):
     names = local_names(values)
     program = emit(outputs, names, **options)
     source = "\n".join([*(line for stage in program.stages for line in stage), f"result = [{', '.join(program.outputs)}]"])
-    scope = {"math": math, "maximum": max, "minimum": min, "sign": lambda v: float(np.sign(v)), **{names[s]: v for s, v in values.items()}}
+    scope = {
+        "math": math,
+        "power": math.pow,
+        "maximum": max,
+        "minimum": min,
+        "sign": lambda v: float(np.sign(v)),
+        **{names[s]: v for s, v in values.items()},
+    }
     exec(source, scope)
     return scope["result"]
 

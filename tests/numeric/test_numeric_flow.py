@@ -31,9 +31,10 @@ PLANE = Problem(y**2, {y: 0}, HessianNoise(alpha), parameters=(x, w, y))
 def make(drift, diffusion, metric=None, ito=None, problem=LINE, time="iteration", check=lambda values, point: None):
     k = len(drift)
     return SimpleNamespace(
-        rule=zoo.sgd, problem=problem, coordinates=problem.chart.coordinates, drift=sp.Matrix(drift), diffusion=sp.Matrix(diffusion),
+        rule=zoo.sgd, problem=problem, coordinates=problem.chart.coordinates, slow_state=problem.chart.coordinates,
+        drift=sp.Matrix(drift), diffusion=sp.Matrix(diffusion),
         state=problem.parameters, covariance=sp.diag(*[0] * k, alpha * eta), metric=sp.eye(k) if metric is None else sp.Matrix(metric),
-        ito=sp.zeros(k, 1) if ito is None else sp.Matrix(ito), time=time, check=check,
+        ito=sp.zeros(k, 1) if ito is None else sp.Matrix(ito), time=time, check=check, complete=lambda values, point: point,
     )  # fmt: skip
 
 

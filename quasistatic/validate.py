@@ -398,8 +398,8 @@ def _compare(result: SlowResult, flow: Flow, run: _Run, seed: int, strength: flo
     rows: list[Row] = []
     if _diffuses(result):
         theory, spread, slow_error = _sde(flow, run, clock, seed)
-        error = np.sqrt(run.u.var(axis=1, ddof=1) / N + slow_error**2)
-        for i, c in enumerate(result.slow_state):
+        error = np.sqrt(run.u.var(axis=1, ddof=1) / N + slow_error**2 + (ODE_ACCURACY * theory) ** 2)
+        for i, c in enumerate(result.coordinates):  # slow states also fluctuate by themselves, which is of higher order
             variance, variance_error = _variance(run.u[-1, :, i])
             slow, slow_variance_error = spread[i]
             rows.append(Row(f"variance of {c} at the end", slow, variance, float(np.hypot(variance_error, slow_variance_error))))

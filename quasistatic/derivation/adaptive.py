@@ -15,14 +15,13 @@ from typing import Any, Self
 
 import numpy as np
 import sympy as sp
-from sympy.polys.matrices import DomainMatrix
 
 from quasistatic.algebra.field import is_zero
 from quasistatic.derivation import conditions as when
 from quasistatic.derivation import potential, separable
 from quasistatic.derivation.averaging import third_derivatives
 from quasistatic.derivation.geometry import Geometry, geometry, scale_symbols
-from quasistatic.derivation.kernel import Filter, Rational2, make_filter
+from quasistatic.derivation.kernel import Filter, make_filter
 from quasistatic.derivation.reduction import Reduction, Terms, combine
 from quasistatic.derivation.result import SlowResult
 from quasistatic.derivation.slow_states import Moments, Preconditioned, SlowState, preconditioned_rule
@@ -61,12 +60,6 @@ class PreconditionedReduction(Reduction):
             at = at_coordinate(self._rule, g.problem, names, i)
             moved.append(at(self._rule.pull) * z + at(self._rule.shift))
         return sp.Matrix(g.express(g.T_left)) * sp.Matrix(moved)
-
-    def _diagonal(self, kernel: Rational2) -> tuple[Rational2, DomainMatrix]:
-        """lambda K(lambda, lambda), which has no pole, and h^-1 Sff, which is short for noise in proportion to the Hessian."""
-        diagonal, g = kernel.on_diagonal(), self.geometry
-        grown = Rational2(diagonal.numer * diagonal.ring.gens[-2], diagonal.denom, diagonal.meaning).reduced
-        return grown, g.noise_over_h
 
     def pulled_variance(self) -> sp.Matrix:
         """V H with V_ij = K(lambda_i, lambda_j) Sigma_ij for all pairs but tangent-tangent, (d, d)."""
@@ -353,8 +346,8 @@ class AdaptiveResult(SlowResult):
     def equilibrium(self) -> dict[sp.Symbol, sp.Expr]:
         """Slow state to its equilibrium on the manifold, as functions of the coordinates.
 
-        At leading order v = V(Sigma). The exact result adds the fluctuation's own gradient, H V H, with the V that belongs
-        to v = V(Sigma): an error of second order in the learning rate.
+        At leading order v = V(Sigma), also where that is 0 and eps bounds S. The exact result adds the fluctuation's own
+        gradient, H V H, with the V that belongs to v = V(Sigma): an error of second order in the learning rate.
 
         Raises
         ------
@@ -364,7 +357,7 @@ class AdaptiveResult(SlowResult):
         """
         first = self._rest(self.noise_moments)
         implicit = [s.name for s, value in first.items() if value == 0]
-        if implicit:
+        if implicit and not (self._fluctuation_is_small and self._bounded(first)):
             raise RuleError(
                 f"the equilibrium of {', '.join(implicit)} is implicit: the noise does not reach that coordinate,"
                 f" so its second moment comes"
@@ -376,6 +369,12 @@ class AdaptiveResult(SlowResult):
         values = {name: [first[s] for s in row] for name, row in self._names.items()}
         scales = {s: self._at(i, values)(self.preconditioned.scale) for i, s in enumerate(self.scales)}
         return self._rest(tuple(m.xreplace(scales) for m in self._second_moments))
+
+    def _bounded(self, rest: Mapping[sp.Symbol, sp.Expr]) -> bool:
+        """Whether S stays finite where a second moment vanishes (eps > 0): at leading order it then vanishes indeed."""
+        values = {name: [rest[s] for s in row] for name, row in self._names.items()}
+        scales = [self._at(i, values)(self.preconditioned.scale) for i in range(len(self.scales))]
+        return not any(S.has(sp.zoo, sp.nan, sp.oo) for S in scales)
 
     def _rest(self, squares: Sequence[sp.Expr]) -> dict[sp.Symbol, sp.Expr]:
         moments = self._moments(squares)

@@ -95,6 +95,13 @@ class Geometry:
         return self._reduced(self.N_left * self.kick * self.N_left.transpose())
 
     @cached_property
+    def noise_like_hessian(self) -> bool:
+        """Whether Sigma is a function of the coordinates times the Hessian (label noise): h^-1 Sff is then the shorter one."""
+        entries = [(a, b) for A, B in zip(self.Sigma.to_list(), self.H.to_list(), strict=True) for a, b in zip(A, B, strict=True)]
+        ratio = next((a / b for a, b in entries if b), None)
+        return bool(ratio) and not any(self.field.reduce(a - ratio * b) for a, b in entries)
+
+    @cached_property
     def Stf(self) -> DomainMatrix:
         """Tangent-normal block, (k, r)."""
         return self._reduced(self.T_left * self.kick * self.N_left.transpose())

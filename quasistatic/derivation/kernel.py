@@ -64,6 +64,11 @@ class Rational2:
         """The function of one curvature that it is for lambda_j = lambda_i."""
         return Rational2(_equal(self.numer), _equal(self.denom), self.meaning).reduced
 
+    def times_curvature(self) -> Rational2:
+        """lambda times ``on_diagonal``: what noise like the Hessian makes of it."""
+        diagonal = self.on_diagonal()
+        return Rational2(diagonal.numer * diagonal.ring.gens[-2], diagonal.denom, self.meaning).reduced
+
     def at_zero(self) -> Rational2:
         """The function of lambda_j that it is for lambda_i = 0."""
         return Rational2(_zero_i(self.numer), _zero_i(self.denom), self.meaning).reduced

@@ -224,15 +224,11 @@ class Reduction:
             strength = _over_lambda(kernel.on_diagonal())
             if strength is not None:
                 return [(strength, g.noise_over_h)]
-            diagonal, noise = self._diagonal(kernel)
-            coefficients = one_sided(diagonal, g.characteristic)
+            function, noise = (kernel.times_curvature(), g.noise_over_h) if g.noise_like_hessian else (kernel.on_diagonal(), g.Sff)
+            coefficients = one_sided(function, g.characteristic)
             return [(c, g._reduced(p * noise)) for c, p in zip(coefficients, g.powers, strict=True) if c != 0]
         table: Coefficients = two_sided(kernel, g.characteristic, symmetric)
         return [(c, g._reduced(g.powers[p] * g.Sff * g.powers[q].transpose())) for (p, q), c in sorted(table.items()) if c != 0]
-
-    def _diagonal(self, kernel: Rational2) -> tuple[Rational2, DomainMatrix]:
-        """K(lambda, lambda) and Sff, whose product is wanted."""
-        return kernel.on_diagonal(), self.geometry.Sff
 
     def _cross_sum(self, kernel: Rational2) -> list[tuple[sp.Expr, DomainMatrix]]:
         """Stf k(h^T) as a folded sum."""

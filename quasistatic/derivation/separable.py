@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import sympy as sp
 
@@ -28,8 +29,13 @@ def own_state(rule: Preconditioned) -> SlowState:
 
 
 def _source(rule: Preconditioned) -> tuple[sp.Expr, sp.Expr | None]:
-    """Coefficient of the second moment in the slow state's update, and the mean node around it."""
+    """Coefficient of the second moment in the slow state's update, and the mean node around it; small forces are left out.
+
+    A decay added to the gradient enters a second moment by its square: an effect beyond its first order.
+    """
     slow = own_state(rule)
+    no_force = {rule.rule.trace.hyperparameters[name]: sp.Integer(0) for name in rule.forces}
+    slow = replace(slow, source=sp.expand(slow.source.xreplace(no_force)))
     g2 = slow.gradient**2
     nodes = sorted(slow.source.atoms(Mean, BlockMean), key=str)
     node = nodes[0] if nodes else None

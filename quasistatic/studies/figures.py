@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,17 +15,16 @@ import numpy.typing as npt
 
 from quasistatic import zoo
 from quasistatic.dynamics import derive
-from quasistatic.errors import HyperparameterError
 from quasistatic.model.noise import IsotropicNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import Progress
 from quasistatic.numeric.ensemble import record_steps, versions
 from quasistatic.numeric.simulate import Simulator
+from quasistatic.studies.angles import figure_3_right
+from quasistatic.studies.study import Array, Curve, Panel, Study, progress_part, require_scale
 from quasistatic.symbols import symbols
 from quasistatic.validate import Row
-
-Array = npt.NDArray[np.float64]
 
 #: Records of a run, besides the start.
 RECORDS = 1000
@@ -39,90 +36,6 @@ FEWEST = 16
 OVERSAMPLING = 4
 #: Points of a curve of y^2: each is a mean over this part of the records.
 BINS = 25
-
-
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """One quantity over iterations.
-
-    Attributes
-    ----------
-    label:
-        Which run it is.
-    steps:
-        (R,) iterations.
-    clock:
-        (R,) what it is drawn over: iterations, or a slow time.
-    mean, error:
-        (R,) of the simulation: mean over trajectories and its standard error.
-    exact, sde:
-        (R,) theory: exact in the learning rate, and of the paper's stochastic differential equation.
-    """
-
-    label: str
-    steps: npt.NDArray[np.int64]
-    clock: Array
-    mean: Array
-    error: Array
-    exact: Array
-    sde: Array
-
-
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One pair of axes: its labels and curves.
-
-    ``path``, an (R, 2) array, is one trajectory in the plane instead of curves; ``from_zero`` starts the ordinate at 0.
-    """
-
-    title: str
-    xlabel: str
-    ylabel: str
-    curves: tuple[Curve, ...] = ()
-    path: Array | None = None
-    from_zero: bool = False
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """A figure and the numbers behind it; ``str(study)`` is a table.
-
-    Attributes
-    ----------
-    rows:
-        What is judged: the simulation against the theory that is exact in the learning rate.
-    informative:
-        The simulation against the paper's SDE form, without a verdict.
-    provenance:
-        Ensemble sizes, seeds and versions.
-    """
-
-    name: str
-    title: str
-    panels: tuple[Panel, ...]
-    rows: tuple[Row, ...]
-    informative: tuple[Row, ...]
-    provenance: Mapping[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every row is within 5 standard errors."""
-        return all(r.passed for r in self.rows)
-
-    def row(self, quantity: str) -> Row:
-        """The row of that quantity."""
-        return next(r for r in (*self.rows, *self.informative) if r.quantity == quantity)
-
-    def __str__(self) -> str:
-        from quasistatic.studies.drawing import study_text
-
-        return study_text(self)
-
-    def plot(self, path: str | Path | None = None) -> Any:
-        """Simulation and theory over each other; returns the matplotlib figure, and saves it where a path is given."""
-        from quasistatic.studies.drawing import plot_study
-
-        return plot_study(self, path)
 
 
 # -- one run -----------------------------------------------------------------------------------------------------------
@@ -265,19 +178,14 @@ def _result(run: _Run, progress: Progress | None) -> _Result:
 
 def _results(runs: tuple[_Run, ...], scale: float, progress: Progress | None) -> tuple[_Result, ...]:
     """All runs with ``scale`` times their trajectories."""
-    if not 0 < scale <= 1:
-        raise HyperparameterError(f"scale={scale!r} must be above 0 and at most 1: it is the part of the full ensemble.")
+    require_scale(scale)
     scaled = [_Run(**{**vars(r), "trajectories": max(FEWEST, round(scale * r.trajectories))}) for r in runs]
     work = [r.steps * r.trajectories for r in scaled]
     found = []
     for i, run in enumerate(scaled):
-        shown = None if progress is None else partial(_report, progress, sum(work[:i]), run.trajectories, sum(work))
+        shown = progress_part(progress, sum(work[:i]), run.trajectories, sum(work))
         found.append(_result(run, shown))
     return tuple(found)
-
-
-def _report(progress: Progress, before: int, weight: int, total: int, done: int, _: int) -> None:
-    progress(before + weight * done, total)
 
 
 def _provenance(results: tuple[_Result, ...]) -> dict[str, Any]:
@@ -451,6 +359,8 @@ def _ratio_row(quantity: str, measure: Callable[[_Result], tuple[float, float, f
 
 
 #: Name to function of every figure.
-FIGURES: dict[str, Callable[..., Study]] = {"fig1": figure_1, "fig2": figure_2_left, "fig3": figure_3_left}
+FIGURES: dict[str, Callable[..., Study]] = {
+    "fig1": figure_1, "fig2": figure_2_left, "fig3": figure_3_left, "fig3-right": figure_3_right,
+}  # fmt: skip
 
-__all__ = ["FIGURES", "Curve", "Panel", "Study", "figure_1", "figure_2_left", "figure_3_left"]
+__all__ = ["FIGURES", "Curve", "Panel", "Study", "figure_1", "figure_2_left", "figure_3_left", "figure_3_right"]

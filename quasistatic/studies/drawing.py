@@ -20,8 +20,13 @@ POINTS, FEWEST_POINTS = 25, 8
 SIGNS = {"eta=": r"$\eta$ = ", "sigma=": r"$\sigma$ = ", "mu=": r"$\mu$ = ", "B=": "$B$ = "}
 
 
-def study_text(study: Study) -> str:
-    """Quantity, theory, simulation, standard error, z and verdict of every comparison."""
+#: What the verdicts of the paper's figures mean.
+NOTE = """judged by the theory that is exact in the learning rate;
+rows that end in SDE compare with the paper's stochastic differential equation and are not judged."""
+
+
+def study_text(study: Study, note: str = NOTE) -> str:
+    """Quantity, theory, simulation, standard error, z and verdict of every comparison, and a note on them."""
     rows = [_cells(r, "pass" if r.passed else "FAIL") for r in study.rows]
     rows += [_cells(r, "") for r in study.informative]
     runs = study.provenance["runs"]
@@ -29,8 +34,7 @@ def study_text(study: Study) -> str:
     lines = [
         f"{study.name}: {len(runs)} ensembles of {sizes} trajectories",
         table(("quantity", "theory", "simulation", "std. error", "z", "verdict"), rows),
-        f"{'passed' if study.passed else 'FAILED'}: judged at 5 standard errors, by the theory that is exact in the learning rate;",
-        "rows that end in SDE compare with the paper's stochastic differential equation and are not judged.",
+        f"{'passed' if study.passed else 'FAILED'} at 5 standard errors; {note}",
     ]
     return "\n".join(lines)
 

@@ -33,7 +33,7 @@ Array = npt.NDArray[np.float64]
 #: Largest grey value of an image.
 GREY = 16.0
 #: Steps that move the draws of an equilibrium along the manifold until their limits agree.
-CENTRING = 2
+CENTRING = 4
 #: Relative accuracy of the slow dynamics; its path is smooth, and the integrator does better than asked.
 ACCURACY = 1e-3
 #: The theories: with the noise of the minibatches' own Jacobians, without it, and at leading order in the learning rate.

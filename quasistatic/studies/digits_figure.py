@@ -304,7 +304,8 @@ def _draw_rest(axes: Any, study: DigitsStudy) -> None:
     _band(axes, k, mean - exact, error, WEAK, "extrapolated to weak noise", "s")
     axes.set_xlabel("iterations / 1000")
     axes.set_ylabel("tr H − theory\n(bands: ± 5 s. e.)")
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
+    axes.set_ylim(top=1.45 * axes.get_ylim()[1])
+    axes.legend(frameon=False, fontsize=8, loc="upper left", ncols=2)
 
 
 def _draw_rates(axes: Any, study: DigitsStudy) -> None:

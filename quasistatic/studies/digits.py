@@ -32,8 +32,8 @@ Array = npt.NDArray[np.float64]
 
 #: Largest grey value of an image.
 GREY = 16.0
-#: Steps that move the draws of an equilibrium along the manifold until their limits agree.
-CENTRING = 4
+#: Steps that move the draws of an equilibrium along the manifold, until most of their limits agree.
+CENTRING = 2
 #: Relative accuracy of the slow dynamics; its path is smooth, and the integrator does better than asked.
 ACCURACY = 1e-3
 #: The theories: with the noise of the minibatches' own Jacobians, without it, and at leading order in the learning rate.
@@ -261,7 +261,7 @@ def flow(
 
 
 def equilibrium(task: DigitsTask, theory: ManifoldFlow, trajectories: int = 8, seed: int = 0) -> Array:
-    """States (trajectories, 1+q, d) drawn from the theory's equilibrium about ``task.start``, each with its limit there.
+    """States (trajectories, 1+q, d) drawn from the theory's equilibrium about ``task.start``, with their limits close to it.
 
     Flat directions reach their equilibrium in tens of thousands of iterations, about as many as a whole run has: a start at rest
     would be colder than what the theory averages over. A draw's limit differs from the point that it was drawn about by the

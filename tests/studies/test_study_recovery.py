@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import quasistatic as qs
 from quasistatic.errors import HyperparameterError
 from quasistatic.studies import sensing, sparse_regression
 from quasistatic.studies.sparse_regression import instance, weighted_l1
@@ -47,6 +48,19 @@ def test_sensing_on_rank_one():
     found = sensing.recover("rank 1", trials=4)
     assert found.mean("Adam")[0] < 0.1
     assert found.truth == "rank 1"
+
+
+def test_the_regularizers_are_the_derived_ones():
+    """SGD's is -(alpha eta/2) log det(1 - eta H/2) = alpha eta^2/4 tr H and more; Adam's eta^2 sigma/2 tr Diag(H)^(1/2) for small epsilon."""
+    operators, left, right = sensing.instance("flat", 15, 0)
+    functions = qs.zoo.matrix_sensing(operators, np.zeros(15), 5).functions
+    z = functions.pack(U=left, W=right)
+    sgd, adam = sensing.regularizers(functions, z, 0.5)
+    J = functions.jacobian(z)
+    H = J.T @ J / 15
+    eta = sensing.TRAININGS["SGD"].eta
+    assert sgd == pytest.approx(-(0.25 * eta / 2) * np.linalg.slogdet(np.eye(50) - eta / 2 * H)[1], rel=1e-9)
+    assert adam == pytest.approx(sensing.TRAININGS["Adam"].eta ** 2 * 0.5 / 2 * np.sqrt(np.diag(H)).sum(), rel=0.02)
 
 
 @pytest.mark.slow

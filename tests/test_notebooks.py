@@ -79,5 +79,8 @@ def test_links_of_a_notebook_resolve(path: Path) -> None:
 
 
 def test_all_notebooks_are_there() -> None:
-    expected = {"first_tour", "figures_1_2", "learning_rate_batch_momentum", "adam_at_an_angle", "three_resting_places"}
+    expected = {
+        "first_tour", "figures_1_2", "learning_rate_batch_momentum", "adam_at_an_angle", "three_resting_places",
+        "figure_2_factorization", "sparse_regression", "digits",
+    }  # fmt: skip
     assert {p.stem for p in NOTEBOOKS} == expected

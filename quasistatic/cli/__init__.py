@@ -320,13 +320,15 @@ def reproduce(
     figure: Annotated[
         str,
         typer.Argument(
-            metavar="FIGURE", help="fig1, fig2, fig3 or fig3-right.", autocompletion=lambda incomplete: complete_figures(incomplete)
+            metavar="FIGURE",
+            help="fig1, fig2, fig3, fig3-right or digits.",
+            autocompletion=lambda incomplete: complete_figures(incomplete),
         ),
     ],
     output: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the picture goes; FIGURE.png by default.")] = None,
     scale: Annotated[float, typer.Option(min=0.01, max=1.0, help="Part of the full ensemble: smaller is quicker and noisier.")] = 1.0,
 ) -> None:
-    """Simulate a figure of the quasistatic paper, compare with the theory, and draw it; exit code 1 where they differ."""
+    """Simulate a figure, of the quasistatic paper or of a network on digits, compare with theory, draw it; exit code 1 if they differ."""
     with _exit_codes():
         from quasistatic.studies.figures import FIGURES
 

@@ -1,8 +1,8 @@
 """A small network on real data: scikit-learn's digits, trained to zero residual, then driven along its minima by label noise.
 
 64-60-1 tanh network with hidden biases (3960 weights), readout scaled by 1/sqrt(60), classes 5 to 9 against 0 to 4 on 100
-images, loss (1/2n) sum r_i^2. :func:`setup` makes the problem and its start, :func:`run` simulates and measures; theory comes
-in through :meth:`DigitsRun.rows`.
+images, loss (1/2n) sum r_i^2. :func:`setup` makes the problem and its start, :func:`run` simulates and measures, :func:`predict`
+is the theory; :mod:`quasistatic.studies.digits_figure` compares them.
 """
 
 from __future__ import annotations
@@ -15,13 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from quasistatic import zoo
+from quasistatic.dynamics import manifold_flow
 from quasistatic.errors import HyperparameterError, QuasistaticError
+from quasistatic.manifold import ManifoldFlow
 from quasistatic.model.array_problem import ArrayProblem
 from quasistatic.model.noise import LabelNoise
 from quasistatic.model.rule import Rule
 from quasistatic.numeric.arguments import Progress
-from quasistatic.numeric.array_simulate import simulate_array
-from quasistatic.studies.least_squares import fit, project
+from quasistatic.numeric.array_simulate import ArraySimulator, resolve_array
+from quasistatic.numeric.ensemble import record_steps
+from quasistatic.studies.least_squares import descend, fit
 from quasistatic.validate import Row
 from quasistatic.zoo.residuals.network import Network
 
@@ -29,8 +32,12 @@ Array = npt.NDArray[np.float64]
 
 #: Largest grey value of an image.
 GREY = 16.0
-#: Gauss-Newton steps from an iterate to the manifold; its distance is of the order of the noise.
-PROJECTION = 5
+#: Steps that move the draws of an equilibrium along the manifold, until most of their limits agree.
+CENTRING = 2
+#: Relative accuracy of the slow dynamics; its path is smooth, and the integrator does better than asked.
+ACCURACY = 1e-3
+#: The theories: with the noise of the minibatches' own Jacobians, without it, and at leading order in the learning rate.
+THEORIES = ("sampling", "additive", "leading")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,11 +119,11 @@ class DigitsRun:
     steps:
         (R,)
     trace:
-        (R, N) tr(Hessian) at the projected iterates.
+        (R, N) tr(Hessian) there.
     points:
-        (R, N, d) iterates projected onto the manifold.
+        (R, N, d) where gradient flow takes the iterates: the limit map, whose slow dynamics the theory predicts.
     accuracy:
-        (R, N) test accuracy of the projected iterates.
+        (R, N) test accuracy there.
     eta, sigma, batch:
         Numbers of the run.
     """
@@ -136,7 +143,7 @@ class DigitsRun:
 
     @property
     def displacement(self) -> Array:
-        """(R, d) mean over trajectories of the projected points, minus the start."""
+        """(R, d) mean over trajectories of the points, minus the start."""
         return np.asarray((self.points - self.points[:1]).mean(axis=1))
 
     def along(self, direction: Array) -> tuple[float, float]:
@@ -183,7 +190,7 @@ def run(
     record: int = 17,
     threads: int = 1,
     rule: Rule | None = None,
-    start: Array | None = None,
+    states: Array | None = None,
     progress: Progress | None = None,
     **hyper: Any,
 ) -> DigitsRun:
@@ -197,20 +204,112 @@ def run(
         Images of a step, drawn with replacement; None is the full batch.
     rule:
         An update rule with a hyperparameter eta; SGD by default.
-    start:
-        (trajectories, d) points to start from: the theory averages over an equilibrium about the manifold, which flat directions
-        take longer to reach than the steep ones; ``task.start`` itself by default.
+    states:
+        (trajectories, 1+q, d) states to start from, such as :func:`equilibrium`'s; by default all are at rest at ``task.start``.
     **hyper:
         Its other hyperparameters.
     """
+    problem, rule = task.with_noise(sigma, batch), zoo.sgd if rule is None else rule
     eta = rate * task.unit
-    options: dict[str, Any] = {"trajectories": trajectories, "seed": seed, "record": record, "threads": threads, "progress": progress}
-    first = task.start if start is None else start
-    runs = simulate_array(
-        zoo.sgd if rule is None else rule, task.with_noise(sigma, batch), first, steps, keep=True, eta=eta, **options, **hyper
-    )
-    assert runs.records is not None
-    points = project(task.functions, runs.records, PROJECTION)
+    values = resolve_array(rule, problem, {"eta": eta, **hyper})
+    simulator = ArraySimulator(rule, problem, values, seed, trajectories, threads)
+    if states is None:
+        simulator.states[:, 0] = task.start
+    else:
+        simulator.states[:] = states
+    recorded = record_steps(steps, record)
+    found = []
+    for target in recorded:
+        before = simulator.step
+        shown = None if progress is None else lambda done, _, before=before: progress(before + done, steps)
+        simulator.advance(int(target) - before, shown)
+        found.append(descend(task.functions, simulator.points))
+    points = np.array(found)
     trace = np.array([[task.trace(z) for z in row] for row in points])
     accuracy = np.array([[task.accuracy(z) for z in row] for row in points])
-    return DigitsRun(runs.steps, trace, points, accuracy, eta, sigma, batch)
+    return DigitsRun(recorded, trace, points, accuracy, eta, sigma, batch)
+
+
+# -- theory ------------------------------------------------------------------------------------------------------------
+
+
+def flow(
+    task: DigitsTask,
+    rate: float = 0.5,
+    sigma: float = 0.3,
+    batch: int | None = 1,
+    theory: str = "sampling",
+    rule: Rule | None = None,
+    **hyper: Any,
+) -> ManifoldFlow:
+    """The slow dynamics, by one of :data:`THEORIES`.
+
+    The additive theory has the label noise of the minibatches, a full-batch label noise of strength sigma sqrt(n/batch), and
+    takes the Jacobian of a step for its mean; for the full batch it is exact.
+
+    Raises
+    ------
+    HyperparameterError
+        For an unknown theory, and for the sampling theory of a full batch.
+    """
+    if theory not in THEORIES or (theory == "sampling" and batch is None):
+        raise HyperparameterError(f"theory={theory!r} is not one of {', '.join(THEORIES[batch is None :])}.")
+    n = task.functions.count
+    problem = task.with_noise(sigma, batch) if theory == "sampling" else task.with_noise(sigma * np.sqrt(n / (batch or n)), None)
+    leading = "eta" if theory == "leading" else None
+    return manifold_flow(zoo.sgd if rule is None else rule, problem, leading=leading, eta=rate * task.unit, **hyper)
+
+
+def equilibrium(task: DigitsTask, theory: ManifoldFlow, trajectories: int = 8, seed: int = 0) -> Array:
+    """States (trajectories, 1+q, d) drawn from the theory's equilibrium about ``task.start``, with their limits close to it.
+
+    Flat directions reach their equilibrium in tens of thousands of iterations, about as many as a whole run has: a start at rest
+    would be colder than what the theory averages over. A draw's limit differs from the point that it was drawn about by the
+    square of its distance; it is moved along the manifold by that.
+    """
+    states = theory.equilibrium(task.start, trajectories, seed)
+    for _ in range(CENTRING):
+        states[:, 0] -= descend(task.functions, states[:, 0]) - task.start
+    return np.asarray(states)
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """A path of the slow dynamics and what it says of the network; R records.
+
+    Attributes
+    ----------
+    steps:
+        (R,)
+    points:
+        (R, d)
+    trace, accuracy:
+        (R,) tr(Hessian) and test accuracy.
+    """
+
+    steps: Array
+    points: Array
+    trace: Array
+    accuracy: Array
+
+    @property
+    def drop(self) -> float:
+        """Decrease of tr(Hessian) from the first record to the last."""
+        return float(self.trace[0] - self.trace[-1])
+
+    @property
+    def displacement(self) -> Array:
+        """(d,) from the first record to the last."""
+        return np.asarray(self.points[-1] - self.points[0])
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """What :meth:`DigitsRun.rows` compares."""
+        return {"drop": self.drop, "displacement": float(np.linalg.norm(self.displacement)), "accuracy": float(self.accuracy[-1])}
+
+
+def predict(task: DigitsTask, theory: ManifoldFlow, steps: int = 80_000, record: int = 17) -> Prediction:
+    """The slow dynamics from ``task.start``."""
+    path = theory.trajectory(task.start, steps, record=record, rtol=ACCURACY)
+    trace, accuracy = (np.array([measure(z) for z in path.z]) for measure in (task.trace, task.accuracy))
+    return Prediction(path.steps, path.z, trace, accuracy)

@@ -26,8 +26,16 @@ REFERENCES = {
 }
 
 
-def study_text(study: Study) -> str:
-    """Quantity, theory, simulation, standard error, z and verdict of every comparison."""
+def _note(study: Study) -> str:
+    """What the verdicts of a figure of the papers mean."""
+    return (
+        "judged by the theory that is exact in the learning rate;\n"
+        f"rows that end in {study.reference} compare with {REFERENCES.get(study.reference, study.reference)} and are not judged."
+    )
+
+
+def study_text(study: Study, note: str | None = None) -> str:
+    """Quantity, theory, simulation, standard error, z and verdict of every comparison, and a note on them."""
     rows = [_cells(r, "pass" if r.passed else "FAIL") for r in study.rows]
     rows += [_cells(r, "") for r in study.informative]
     runs = study.provenance["runs"]
@@ -35,8 +43,7 @@ def study_text(study: Study) -> str:
     lines = [
         f"{study.name}: {len(runs)} ensembles of {sizes} trajectories",
         table(("quantity", "theory", "simulation", "std. error", "z", "verdict"), rows),
-        f"{'passed' if study.passed else 'FAILED'}: judged at 5 standard errors, by the theory that is exact in the learning rate;",
-        f"rows that end in {study.reference} compare with {REFERENCES.get(study.reference, study.reference)} and are not judged.",
+        f"{'passed' if study.passed else 'FAILED'} at 5 standard errors; {note or _note(study)}",
     ]
     return "\n".join(lines)
 

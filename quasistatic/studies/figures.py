@@ -358,9 +358,16 @@ def _ratio_row(quantity: str, measure: Callable[[_Result], tuple[float, float, f
     return Row(quantity, t1 / t2, v1 / v2, v1 / v2 * float(np.hypot(e1 / v1, e2 / v2)))
 
 
+def digits(scale: float = 1.0, progress: Progress | None = None) -> Study:
+    """The network on the digits, see :func:`quasistatic.studies.digits_figure.figure_digits`."""
+    from quasistatic.studies.digits_figure import figure_digits  # which needs Study
+
+    return figure_digits(scale, progress)
+
+
 #: Name to function of every figure.
 FIGURES: dict[str, Callable[..., Study]] = {
-    "fig1": figure_1, "fig2": figure_2_left, "fig3": figure_3_left, "fig3-right": figure_3_right,
+    "fig1": figure_1, "fig2": figure_2_left, "fig3": figure_3_left, "fig3-right": figure_3_right, "digits": digits,
 }  # fmt: skip
 
 __all__ = ["FIGURES", "Curve", "Panel", "Study", "figure_1", "figure_2_left", "figure_3_left", "figure_3_right"]

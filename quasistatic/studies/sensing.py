@@ -1,17 +1,22 @@
 """Matrix sensing with label noise: Adam's regularizer prefers few columns, SGD's a small nuclear norm.
 
 y_i = <A_i, U W^T>, Gaussian A_i, batch 1. On a truth of rank 1 Adam recovers more, on a flat spectrum (an orthogonal matrix)
-less; each optimizer ends lower in its own regularizer, tr H for SGD and tr Diag(H)^(1/2) for Adam.
+less; each optimizer ends lower in its own regularizer, which the derivation says: tr H for SGD and tr Diag(H)^(1/2) for Adam,
+up to a finite learning rate and epsilon.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import sympy as sp
 
 from quasistatic import zoo
+from quasistatic.dynamics import derive
 from quasistatic.errors import HyperparameterError
 from quasistatic.model.noise import LabelNoise
 from quasistatic.studies.least_squares import project
@@ -35,7 +40,7 @@ class Comparison:
     errors:
         Optimizer to (trials,) relative errors of the averaged U W^T.
     trace, root_trace:
-        Optimizer to (trials,) values of tr H and tr Diag(H)^(1/2) at the end, over those of the truth's balanced factors.
+        Optimizer to (trials,) values of SGD's and of Adam's regularizer at the end, over those of the truth's balanced factors.
     """
 
     truth: str
@@ -52,10 +57,25 @@ class Comparison:
         return mean_and_error(self.errors[one] - self.errors[other])
 
 
-def regularizers(functions: Sensing, z: Array) -> tuple[float, float]:
-    """tr H and tr Diag(H)^(1/2) of the loss (1/2n) sum r_i^2 on its minima."""
-    diagonal = np.mean(functions.jacobian(z) ** 2, axis=0)
-    return float(diagonal.sum()), float(np.sqrt(diagonal).sum())
+@cache
+def _density(name: str) -> Callable[..., Array]:
+    """What an optimizer descends, from its law for any loss: a function of a curvature and the noise's alpha."""
+    law = derive(TRAININGS[name].rule)
+    density = law.regularizer(noise="hessian")
+    symbols = {s.name: s for s in density.free_symbols}
+    curvature = symbols["lambda"] if "lambda" in symbols else symbols["h"]
+    found: Callable[..., Array] = sp.lambdify([curvature, symbols["alpha"], symbols["eta"]], density, "numpy")
+    return found
+
+
+def regularizers(functions: Sensing, z: Array, sigma: float) -> tuple[float, float]:
+    """What SGD and Adam descend on the minima of (1/2n) sum r_i^2 with batch-1 label noise: sums over curvatures and diag(H)."""
+    J, n = functions.jacobian(z), functions.count
+    alpha = sigma**2  # Cov g = alpha H at batch 1
+    curvatures = np.linalg.svd(J, compute_uv=False) ** 2 / n
+    parts = (("SGD", curvatures), ("Adam", np.mean(J**2, axis=0)))
+    found = [float(np.sum(_density(name)(values, alpha, TRAININGS[name].eta))) for name, values in parts]
+    return found[0], found[1]
 
 
 def instance(truth: str, samples: int, trial: int, side: int = 5) -> tuple[Array, Array, Array]:
@@ -84,14 +104,14 @@ def recover(truth: str = "flat", samples: int = 15, trials: int = 24, sigma: flo
         problem = zoo.matrix_sensing(operators, targets, len(left), noise=LabelNoise(repr(sigma), batch=1))
         functions = problem.functions
         assert isinstance(functions, Sensing)
-        reference = regularizers(functions, functions.pack(U=left, W=right))
+        reference = regularizers(functions, functions.pack(U=left, W=right), sigma)
         found = {}
         for name, training in TRAININGS.items():
             points = tail(training, problem, functions.initial(number), number)
             a = functions.unpack(points)
             product = np.mean(a["U"] @ a["W"].transpose(0, 2, 1), axis=0)
             found[f"{name} error"] = float(np.linalg.norm(product - goal) / np.linalg.norm(goal))
-            ends = [regularizers(functions, z) for z in project(functions, points[:: max(1, len(points) // 10)])]
+            ends = [regularizers(functions, z, sigma) for z in project(functions, points[:: max(1, len(points) // 10)])]
             for k, kind in enumerate(("trace", "root")):
                 found[f"{name} {kind}"] = float(np.mean([e[k] for e in ends])) / reference[k]
         return found

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import quasistatic as qs
 from quasistatic.errors import HyperparameterError
 from quasistatic.studies import sensing, sparse_regression
 from quasistatic.studies.sparse_regression import instance, weighted_l1
@@ -47,6 +48,20 @@ def test_sensing_on_rank_one():
     found = sensing.recover("rank 1", trials=4)
     assert found.mean("Adam")[0] < 0.1
     assert found.truth == "rank 1"
+
+
+def test_the_regularizers_are_the_derived_ones():
+    """SGD's is -(alpha eta/2) log det(1 - eta H/2), alpha eta^2/4 tr H and more; Adam's goes with tr Diag(H)^(1/2)."""
+    operators, left, right = sensing.instance("flat", 15, 0)
+    functions = qs.zoo.matrix_sensing(operators, np.zeros(15), 5).functions
+    points = [functions.pack(U=c * left, W=right / c) for c in (1.0, 2.0)]
+    found = [sensing.regularizers(functions, z, 0.5) for z in points]
+    hessians = [J.T @ J / 15 for J in (functions.jacobian(z) for z in points)]
+    eta = sensing.TRAININGS["SGD"].eta
+    assert found[0][0] == pytest.approx(-(0.25 * eta / 2) * np.linalg.slogdet(np.eye(50) - eta / 2 * hessians[0])[1], rel=1e-9)
+    # epsilon = 1e-3 beside sqrt(v) of order 1; the constant factor depends on where the rule's constants are put in S
+    roots = [np.sqrt(np.diag(H)).sum() for H in hessians]
+    assert found[1][1] / found[0][1] == pytest.approx(roots[1] / roots[0], rel=0.01)
 
 
 @pytest.mark.slow

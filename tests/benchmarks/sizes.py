@@ -19,10 +19,12 @@ import sympy as sp
 import workloads
 
 import quasistatic as qs
+from quasistatic.numeric.kernel import best_lanes, lane_program
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.unfold import map_numbers, unfold
 
 VALLEYS = (2, 5, 10, 20, 50, 100, 200)
+TRAJECTORIES = 64
 FACTORIZATIONS = (2, 3, 5, 8, 12, 16, 20)
 
 
@@ -42,9 +44,9 @@ def measure(family: str, size: int) -> dict[str, float]:
     else:
         problem, numbers, start = workloads.factorization(size), {"eta": 1e-3, "sigma": 0.1}, workloads.factorization_start(size)
     step = unfold(qs.zoo.sgd, problem)
-    lines = step.lane_source.count("\n")
+    program = lane_program(step, lanes=best_lanes(step, TRAJECTORIES))
     built = time.process_time()
-    lanes = Lanes(step, map_numbers(step, numbers), 0, 64)
+    lanes = Lanes(program, map_numbers(step, numbers), 0, TRAJECTORIES)
     compiled = time.process_time()
     lanes.set_state(start)
     lanes.advance(200)
@@ -57,7 +59,7 @@ def measure(family: str, size: int) -> dict[str, float]:
             steps *= 4
         else:
             runs.append(seconds / steps / lanes.trajectories * 1e9)
-    return {"size": size, "lines": lines, "build_s": built - begin, "compile_s": compiled - built, "ns": float(np.median(runs))}
+    return {"size": size, "lines": program.source.count("\n"), "operations": program.operations, "lanes": program.lanes, "build_s": built - begin, "compile_s": compiled - built, "ns": float(np.median(runs))}
 
 
 def measure_apart(family: str, size: int, limit: float) -> dict[str, float] | None:

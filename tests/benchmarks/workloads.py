@@ -15,7 +15,7 @@ import numpy.typing as npt
 import sympy as sp
 
 import quasistatic as qs
-from quasistatic.numeric.kernel import LaneProgram, StochasticMap
+from quasistatic.numeric.kernel import LaneProgram, StochasticMap, best_lanes, lane_program
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.unfold import map_numbers, unfold
 
@@ -60,10 +60,16 @@ class Workload:
         """One iteration, as a kernel is emitted from."""
         return unfold(self.rule, self.problem)
 
-    @cached_property
-    def program(self) -> LaneProgram:
+    def program(self, trajectories: int, threads: int) -> LaneProgram:
         """Its kernel."""
-        return self.step.program
+        lanes = best_lanes(self.step, trajectories, threads)
+        if lanes not in self._programs:
+            self._programs[lanes] = lane_program(self.step, lanes=lanes)
+        return self._programs[lanes]
+
+    @cached_property
+    def _programs(self) -> dict[int, LaneProgram]:
+        return {}
 
     @property
     def reference_numbers(self) -> Array:
@@ -72,7 +78,7 @@ class Workload:
 
     def run(self, steps: int, trajectories: int = 64, seed: int = 0, threads: int = 1) -> Array:
         """Ours: final parameters (trajectories, d)."""
-        lanes = Lanes(self.program, map_numbers(self.step, self.numbers), seed, trajectories, threads)
+        lanes = Lanes(self.program(trajectories, threads), map_numbers(self.step, self.numbers), seed, trajectories, threads)
         state = np.zeros(len(self.step.variables))
         state[: len(self.start)] = self.start
         lanes.set_state(state)

@@ -26,7 +26,10 @@ COMPARED = WORKLOADS | {
         start=np.array([np.cos(ANGLE) + 2 * np.sin(ANGLE), 2 * np.cos(ANGLE) - np.sin(ANGLE)]),
     )
 }  # fmt: skip
-PAIRS = [(label, w) for label in rivals.RIVALS if label != "quasistatic" for w in WORKLOADS]
+PAIRS = [
+    pytest.param(label, w, marks=[pytest.mark.slow] if label in rivals.OPTIONAL else [])  # they compile for seconds each
+    for label in rivals.RIVALS if label != "quasistatic" for w in WORKLOADS
+]  # fmt: skip
 needs_compiler = pytest.mark.skipif(reference.compiler() is None, reason="no C compiler")
 
 

@@ -59,7 +59,15 @@ def measure(family: str, size: int) -> dict[str, float]:
             steps *= 4
         else:
             runs.append(seconds / steps / lanes.trajectories * 1e9)
-    return {"size": size, "lines": program.source.count("\n"), "operations": program.operations, "lanes": program.lanes, "build_s": built - begin, "compile_s": compiled - built, "ns": float(np.median(runs))}
+    return {
+        "size": size,
+        "lines": program.source.count("\n"),
+        "operations": program.operations,
+        "lanes": program.lanes,
+        "build_s": built - begin,
+        "compile_s": compiled - built,
+        "ns": float(np.median(runs)),
+    }
 
 
 def measure_apart(family: str, size: int, limit: float) -> dict[str, float] | None:

@@ -119,7 +119,12 @@ WORKLOADS = {
         Workload("W1", "SGD, valley", qs.zoo.sgd, _eta(1e-2) | {"alpha": 0.125}, _VALLEY),
         Workload("W2", "heavy ball, valley", qs.zoo.heavy_ball, _eta(1e-3) | {"mu": 0.9, "alpha": 0.125}, _VALLEY),
         Workload(
-            "W3", "Adam, valley at pi/6", qs.zoo.adam, _eta(1e-3) | {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "alpha": 0.125}, _TILTED, (ANGLE,)
+            "W3",
+            "Adam, valley at pi/6",
+            qs.zoo.adam,
+            _eta(1e-3) | {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "alpha": 0.125},
+            _TILTED,
+            (ANGLE,),
         ),
         Workload("W4", "SGD, 5x5x5", qs.zoo.sgd, _eta(2e-3) | {"sigma": 0.3}, factorization_start(SIZE), tuple(target(SIZE).ravel())),
     )

@@ -99,7 +99,7 @@ def threads(rounds: int, trajectories: int = 512, steps: int = 500_000) -> dict[
     for r in range(5 * rounds):
         used = {}
         for n in wall:
-            begin, before = (time.perf_counter(), time.process_time(), time.thread_time()), _preemptions()
+            begin, before = [now() for now in _CLOCKS], _preemptions()
             w.run(steps, trajectories, r, n)
             seconds, used[n], serial = (now() - b for now, b in zip(_CLOCKS, begin, strict=True))
             if _preemptions() - before <= PREEMPTIONS:

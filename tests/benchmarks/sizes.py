@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,8 @@ def measure(family: str, size: int) -> dict[str, float]:
 def measure_apart(family: str, size: int, limit: float) -> dict[str, float] | None:
     """:func:`measure` in a process of its own with nothing compiled yet; None where ``limit`` seconds are not enough."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "QUASISTATIC_CACHE_DIR": folder}
+        # the package that is measured here, not another one that is installed
+        environment = {**os.environ, "QUASISTATIC_CACHE_DIR": folder, "PYTHONPATH": str(Path(qs.__file__).parents[1])}
         command = [sys.executable, __file__, family, str(size)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit, env=environment)

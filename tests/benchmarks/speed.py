@@ -33,7 +33,9 @@ import sizes
 from rivals import RIVALS, Runner
 from workloads import WORKLOADS, Workload
 
-ROOT = Path(__file__).parents[2]
+import quasistatic as qs
+
+ROOT = Path(__file__).resolve().parents[2]
 TRAJECTORIES = 64
 #: How often a run may lose its core and still counts as undisturbed: the operating system itself has work now and then.
 PREEMPTIONS = 3
@@ -175,6 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=PARTS, help="measure this part anew; the others stay as docs/speed.json has them")
     parser.add_argument("--print", action="store_true", dest="only_print", help="write no files")
     given = parser.parse_args(arguments)
+    if ROOT != Path(qs.__file__).resolve().parents[1]:
+        raise SystemExit(
+            f"Python imports {Path(qs.__file__).parent}, not the package beside these benchmarks: PYTHONPATH={ROOT} python ..."
+        )
     kept = ROOT / "docs/speed.json"
     data: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8")) if given.only else {}
     for part, measure in PARTS.items():

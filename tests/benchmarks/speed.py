@@ -177,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=PARTS, help="measure this part anew; the others stay as docs/speed.json has them")
     parser.add_argument("--print", action="store_true", dest="only_print", help="write no files")
     given = parser.parse_args(arguments)
-    if ROOT != Path(qs.__file__).resolve().parents[1]:
+    if Path(qs.__file__).resolve().parents[1] != ROOT:
         raise SystemExit(
             f"Python imports {Path(qs.__file__).parent}, not the package beside these benchmarks: PYTHONPATH={ROOT} python ..."
         )

@@ -16,8 +16,14 @@ from quasistatic.numeric.emit import Assignments, Program, emit, lift_numbers, l
 from quasistatic.numeric.loops import count_operations, roll
 from quasistatic.numeric.random import PAIRS, generator_name
 
-#: Trajectories that one pass of the innermost loop carries in a small map; a multiple of every SIMD width.
+#: Trajectories that one pass of the innermost loop carries; a multiple of every SIMD width.
 LANES = 32
+
+#: The same for a small map where the trajectories fill it: what is done once per step, a power of beta, is shared by more.
+WIDE = 64
+
+#: Rows of a small map of 64 lanes that the first-level cache holds (24 kB).
+NEAR = 48
 
 #: Lanes of a large map, whose rows would not fit into the cache otherwise, and the number that all lane counts are multiples of.
 GROUP = 16
@@ -201,13 +207,22 @@ def is_large(step: StochasticMap) -> bool:
 def best_lanes(step: StochasticMap, trajectories: int = LANES, threads: int = 1) -> int:
     """Lanes for a map of this size.
 
-    Half as many where the rows would not fit into the cache, or where a large map would leave threads without work or half of
-    its lanes without a trajectory; a small map gains nothing from fewer.
+    For a small map 64 or 32, whichever the threads are done with sooner. A large map has 32, or 16 where the rows would not
+    fit into the cache otherwise, or where 32 would leave threads without work or half of the lanes without a trajectory.
     """
+    small, large = lane_choice(trajectories, threads)
     if not is_large(step):
-        return LANES
+        return small if len(step.variables) + len(step.normals) <= NEAR else LANES
     rows = 3 * len(step.variables) + 2 * len(step.normals)
-    return GROUP if rows > CACHED or trajectories <= GROUP or -(-trajectories // LANES) < threads else LANES
+    return GROUP if rows > CACHED else large
+
+
+def lane_choice(trajectories: int, threads: int) -> tuple[int, int]:
+    """Lanes of a small and of a large map that fit the trajectories and threads."""
+    blocks = {lanes: -(-trajectories // lanes) for lanes in (LANES, WIDE)}
+    # what is done once per step costs as much as some four lanes
+    small = min((WIDE, LANES), key=lambda lanes: -(-blocks[lanes] // threads) * (lanes + 4))
+    return small, GROUP if trajectories <= GROUP or blocks[LANES] < threads else LANES
 
 
 def lane_program(

@@ -12,7 +12,7 @@ from quasistatic.model.rule import Rule
 from quasistatic.numeric import cache
 from quasistatic.numeric.arguments import Array
 from quasistatic.numeric.fingerprint import fingerprint
-from quasistatic.numeric.kernel import GROUP, LANES, LaneProgram, StochasticMap, Watch, best_lanes, lane_program
+from quasistatic.numeric.kernel import LANES, LaneProgram, StochasticMap, Watch, best_lanes, lane_choice, lane_program
 from quasistatic.numeric.unfold import silent_names, unfold
 
 
@@ -48,8 +48,8 @@ def lanes_of(kind: str, make: Callable[[], StochasticMap], made_from: Any, use: 
         step = make()
         return lane_program(step, use.generator, use.watch, best_lanes(step, use.trajectories, use.threads))
 
-    few, many = use.trajectories <= GROUP, -(-use.trajectories // LANES) < use.threads  # all that the lanes depend on
-    key = hash_of(made_from, use.generator, use.watch, few or many)
+    lanes = lane_choice(use.trajectories, use.threads)  # all that the lanes depend on, beside the map
+    key = hash_of(made_from, use.generator, use.watch, lanes)
     return cache.recall(kind, key, build, LaneProgram.packed, LaneProgram.unpacked)
 
 

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from workloads import WORKLOADS, adam
+from workloads import WORKLOADS, factorization
 
 import quasistatic as qs
 from quasistatic.algebra import equations
 from quasistatic.numeric.emit import emit, local_names
-from quasistatic.numeric.kernel import StochasticMap
+from quasistatic.numeric.kernel import StochasticMap, lane_program
 from quasistatic.numeric.unfold import unfold
 
 #: Differences and signs are additions.
@@ -53,11 +53,23 @@ def operations(source: str) -> dict[str, int]:
 
 
 def kernels() -> dict[str, dict[str, dict[str, int]]]:
-    """Label to operations for every rule of the zoo on every problem of the zoo, and W1-W4."""
-    maps = {f"{r} on {p}": (rule, make()) for r, rule in qs.zoo.RULES.items() for p, make in qs.zoo.PROBLEMS.items()}
-    maps["Adam of W3"] = (adam, WORKLOADS["W3"].problem)
+    """Label to operations for every rule of the zoo on every problem of the zoo, and W3 and W4."""
+    problems = {p: make() for p, make in qs.zoo.PROBLEMS.items()}
+    maps = {f"{r} on {p}": (rule, problem) for r, rule in qs.zoo.RULES.items() for p, problem in problems.items()}
+    maps["W3"] = (WORKLOADS["W3"].rule, WORKLOADS["W3"].problem)
     maps["W4"] = (WORKLOADS["W4"].rule, WORKLOADS["W4"].problem)
     return {label: kernel_counts(unfold(rule, problem)) for label, (rule, problem) in maps.items()}
+
+
+def loops() -> dict[str, dict[str, int]]:
+    """Label to operations per trajectory, loops and lines of the source of maps that are too large for straight-line code."""
+    maps = {f"sgd on {m}x{m}x{m}": unfold(qs.zoo.sgd, factorization(m)) for m in (8, 12)}
+    maps["adam on 8x8x8"] = unfold(qs.zoo.adam, factorization(8))
+    programs = {label: lane_program(step) for label, step in maps.items()}
+    return {
+        label: {"operations": p.operations, "loops": p.source.count("store_row("), "lines": p.source.count("\n")}
+        for label, p in programs.items()
+    }
 
 
 @contextmanager
@@ -89,10 +101,11 @@ def _replace_everywhere(patch: pytest.MonkeyPatch, original: Any, replacement: A
 
 
 def solves() -> dict[str, dict[str, int]]:
-    """Label to how often a linear system of which size is solved, for laws and for slow dynamics; {} where it is refused."""
+    """Label to how often a linear system of which size is solved, for laws and for slow dynamics; {} where it is refused or needs none."""
     cases = {f"law of {name}": (rule,) for name, rule in qs.zoo.RULES.items()}
     cases |= {f"{name} on valley": (rule, qs.zoo.valley()) for name, rule in qs.zoo.RULES.items()}
     cases["heavy_ball on curved_valley"] = (qs.zoo.heavy_ball, qs.zoo.curved_valley())
+    cases["adam on rotated_valley"] = (qs.zoo.adam, qs.zoo.rotated_valley())
     return {label: _solves(*arguments) for label, arguments in cases.items()}
 
 

@@ -70,13 +70,21 @@ def page(data: dict[str, Any]) -> str:
     two, warm = data["threads"], data["warm start"]
     lines += [
         "", "## Threads and the first simulation of a process", "",
-        f"* Two threads are {two['gain']:.2f} times as fast as one (wall clock, {two['trajectories']} trajectories)."
-        if "gain" in two
-        else "* One thread and two: not compared, other programs used the machine.",
+        f"* {_two_threads(two)} By their CPU times and the serial part, two threads on an idle machine are at most"
+        f" {two['gain by CPU time']:.2f} times as fast as one.",
         f"* 64 trajectories of 10⁵ steps of SGD in a new process, nothing to compile: {warm['CPU, s']:.2f} s of CPU time"
         f" ({warm['wall clock, s']:.2f} s) beyond importing numpy, sympy and numba.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _two_threads(measured: dict[str, float]) -> str:
+    if "gain" not in measured:
+        return "One thread and two, wall clock: not compared, other programs used the machine."
+    return (
+        f"Two threads were {measured['gain']:.2f} times as fast as one (wall clock, {measured['trajectories']} trajectories, medians of"
+        f" {measured['undisturbed runs']} runs or more that other programs did not disturb)."
+    )
 
 
 _WHO = [

@@ -391,3 +391,6 @@ RIVALS: dict[str, tuple[Callable[[Workload], Runner], bool, int, int]] = {
     "JiTCSDE, adaptive": (jitcsde_adaptive, False, 2_000, 0),
     "torch.optim": (torch_loop, True, 300, 200),
 }
+
+#: What needs a package that is not among the library's own.
+OPTIONAL = ("JAX, scan + vmap", "diffrax, Euler", "JiTCSDE, adaptive", "torch.optim")

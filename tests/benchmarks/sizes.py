@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ import sympy as sp
 import workloads
 
 import quasistatic as qs
+from quasistatic.numeric.kernel import best_lanes, lane_program
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.unfold import map_numbers, unfold
 
 VALLEYS = (2, 5, 10, 20, 50, 100, 200)
+TRAJECTORIES = 64
 FACTORIZATIONS = (2, 3, 5, 8, 12, 16, 20)
 
 
@@ -42,9 +45,9 @@ def measure(family: str, size: int) -> dict[str, float]:
     else:
         problem, numbers, start = workloads.factorization(size), {"eta": 1e-3, "sigma": 0.1}, workloads.factorization_start(size)
     step = unfold(qs.zoo.sgd, problem)
-    lines = step.lane_source.count("\n")
+    program = lane_program(step, lanes=best_lanes(step, TRAJECTORIES))
     built = time.process_time()
-    lanes = Lanes(step, map_numbers(step, numbers), 0, 64)
+    lanes = Lanes(program, map_numbers(step, numbers), 0, TRAJECTORIES)
     compiled = time.process_time()
     lanes.set_state(start)
     lanes.advance(200)
@@ -57,13 +60,22 @@ def measure(family: str, size: int) -> dict[str, float]:
             steps *= 4
         else:
             runs.append(seconds / steps / lanes.trajectories * 1e9)
-    return {"size": size, "lines": lines, "build_s": built - begin, "compile_s": compiled - built, "ns": float(np.median(runs))}
+    return {
+        "size": size,
+        "lines": program.source.count("\n"),
+        "operations": program.operations,
+        "lanes": program.lanes,
+        "build_s": built - begin,
+        "compile_s": compiled - built,
+        "ns": float(np.median(runs)),
+    }
 
 
 def measure_apart(family: str, size: int, limit: float) -> dict[str, float] | None:
     """:func:`measure` in a process of its own with nothing compiled yet; None where ``limit`` seconds are not enough."""
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "QUASISTATIC_CACHE_DIR": folder}
+        # the package that is measured here, not another one that is installed
+        environment = {**os.environ, "QUASISTATIC_CACHE_DIR": folder, "PYTHONPATH": str(Path(qs.__file__).parents[1])}
         command = [sys.executable, __file__, family, str(size)]
         try:
             run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=limit, env=environment)

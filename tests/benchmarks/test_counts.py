@@ -22,7 +22,7 @@ from quasistatic.numeric.unfold import unfold
 
 COUNTS = Path(__file__).with_name("counts.json")
 WRITE = "QUASISTATIC_WRITE_COUNTS"
-PARTS: dict[str, Callable[[], dict[str, Any]]] = {"kernels": counting.kernels, "solves": counting.solves}
+PARTS: dict[str, Callable[[], dict[str, Any]]] = {"kernels": counting.kernels, "loops": counting.loops, "solves": counting.solves}
 
 
 @pytest.mark.parametrize("part", PARTS)

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,10 @@ COMPARED = WORKLOADS | {
         start=np.array([np.cos(ANGLE) + 2 * np.sin(ANGLE), 2 * np.cos(ANGLE) - np.sin(ANGLE)]),
     )
 }  # fmt: skip
-PAIRS = [(label, w) for label in rivals.RIVALS if label != "quasistatic" for w in WORKLOADS]
+PAIRS = [
+    pytest.param(label, w, marks=[pytest.mark.slow] if label in rivals.OPTIONAL else [])  # they compile for seconds each
+    for label in rivals.RIVALS if label != "quasistatic" for w in WORKLOADS
+]  # fmt: skip
 needs_compiler = pytest.mark.skipif(reference.compiler() is None, reason="no C compiler")
 
 
@@ -147,6 +151,25 @@ def test_ratios_are_medians_over_rounds(monkeypatch: pytest.MonkeyPatch) -> None
     assert table["scalar C"]["ns"] == pytest.approx(2.0 / 10 / 64 * 1e9)
 
 
+def test_two_threads_by_cpu_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread needs 10 s; two need 11 s together, of which 1 s is serial: 10/(1 + 10/2)."""
+    clocks = {"wall": 0.0, "process": 0.0, "thread": 0.0}
+
+    def run(steps: int, trajectories: int, seed: int, threads: int) -> None:
+        clocks["wall"] += {1: 10.0, 2: 6.5}[threads]
+        clocks["process"] += {1: 10.0, 2: 11.0}[threads]
+        clocks["thread"] += {1: 10.0, 2: 1.0}[threads]
+
+    monkeypatch.setattr(speed, "WORKLOADS", {"W1": SimpleNamespace(run=run)})
+    monkeypatch.setattr(speed, "_CLOCKS", tuple(lambda name=name: clocks[name] for name in clocks))
+    monkeypatch.setattr(speed, "_preemptions", lambda: 0)
+    found = speed.threads(3)
+    assert found["gain by CPU time"] == pytest.approx(10 / 6)
+    assert found["gain"] == pytest.approx(10 / 6.5)
+    monkeypatch.setattr(speed, "_preemptions", iter(range(0, 10**6, 100)).__next__)  # never left alone
+    assert "gain" not in speed.threads(3)
+
+
 def test_a_size_is_measured_in_a_process_of_its_own() -> None:
     found = sizes.measure_apart("valley", 2, 120)
     assert found is not None
@@ -198,7 +221,7 @@ def test_a_run_is_written(tmp_path: Path) -> None:
 def test_what_was_not_measured_is_said() -> None:
     data = measured()
     data["sizes"]["valley"] = [{"size": 2, "ns": 1.0, "build_s": 0.1, "compile_s": 1.0, "lines": 9}, {"size": 200, "limit": 100.0}]
-    data["threads"] = {"trajectories": 512}
+    data["threads"] = {"trajectories": 512, "gain by CPU time": 1.9}
     page = report.page(data)
     assert "| 200 | not within 100 s |" in page
     assert "| 2 | 1 | 0.5 | 1.0 | 0.1 |" in page

@@ -9,29 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import sympy as sp
 
 import quasistatic as qs
-from quasistatic.model.noise import LabelNoise
-from quasistatic.numeric.kernel import StochasticMap
+from quasistatic.numeric.kernel import LaneProgram, StochasticMap, best_lanes, lane_program
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.unfold import map_numbers, unfold
 
 Array = npt.NDArray[np.float64]
 ANGLE = np.pi / 6
 SIZE = 5
-
-
-@qs.optimizer(slow_states=["v"])
-def adam(z: Any, g: Any, m: Any, v: Any, *, eta: Any, beta1: Any, beta2: Any, eps: Any, t: Any) -> Any:
-    m = beta1 * m + (1 - beta1) * g
-    v = beta2 * v + (1 - beta2) * g**2
-    return z - eta * (m / (1 - beta1**t)) / (qs.sqrt(v / (1 - beta2**t)) + eps), m, v
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ class Workload:
     extra: tuple[float, ...] = ()
 
     @cached_property
-    def problem(self) -> Any:
+    def problem(self) -> qs.Problem:
         if self.name == "W4":
             return factorization(SIZE)
         return qs.zoo.rotated_valley(sp.pi / 6) if self.name == "W3" else qs.zoo.valley()
@@ -70,6 +60,17 @@ class Workload:
         """One iteration, as a kernel is emitted from."""
         return unfold(self.rule, self.problem)
 
+    def program(self, trajectories: int, threads: int) -> LaneProgram:
+        """Its kernel."""
+        lanes = best_lanes(self.step, trajectories, threads)
+        if lanes not in self._programs:
+            self._programs[lanes] = lane_program(self.step, lanes=lanes)
+        return self._programs[lanes]
+
+    @cached_property
+    def _programs(self) -> dict[int, LaneProgram]:
+        return {}
+
     @property
     def reference_numbers(self) -> Array:
         """The numbers that ``reference.c`` takes."""
@@ -77,7 +78,7 @@ class Workload:
 
     def run(self, steps: int, trajectories: int = 64, seed: int = 0, threads: int = 1) -> Array:
         """Ours: final parameters (trajectories, d)."""
-        lanes = Lanes(self.step, map_numbers(self.step, self.numbers), seed, trajectories, threads)
+        lanes = Lanes(self.program(trajectories, threads), map_numbers(self.step, self.numbers), seed, trajectories, threads)
         state = np.zeros(len(self.step.variables))
         state[: len(self.start)] = self.start
         lanes.set_state(state)
@@ -97,32 +98,13 @@ def factorization_start(m: int) -> Array:
 
 
 @cache
-def factorization(m: int) -> Any:
-    """||U V^T - M||^2 with label noise, z = U then V, row-major, shapes (m, m).
-
-    A stand-in with what a simulation asks of a problem, because a ``Problem`` needs a formula for its minima, and one in U and V
-    that is worth writing does not exist.
-    """
+def factorization(m: int) -> qs.Problem:
+    """||U V^T - M||^2 with label noise, z = U then V, row-major, shapes (m, m)."""
     U, V = (sp.Matrix(m, m, [sp.Symbol(f"{n}{i}_{j}", real=True) for i in range(m) for j in range(m)]) for n in "UV")
     M = target(m)
-    residuals = [sum(U[i, k] * V[j, k] for k in range(m)) - sp.Float(M[i, j]) for i in range(m) for j in range(m)]
-    parameters = (*U, *V)
-    index = {p: i for i, p in enumerate(parameters)}
-    jacobian = sp.zeros(m * m, len(parameters))
-    for j, r in enumerate(residuals):
-        for p in r.free_symbols:
-            jacobian[j, index[p]] = r.diff(p)
-    sigma = qs.symbols("sigma", positive=True)
-    noise = LabelNoise(sigma)
-    return _Stand(
-        parameters=parameters, residuals=tuple(residuals), residual_jacobian=sp.ImmutableMatrix(jacobian), scale=sp.Integer(1),
-        blocks=(parameters,), loss=sp.Integer(0), gradient=[sp.Integer(0)] * len(parameters), constants=(sigma,),
-        chart=SimpleNamespace(embedding=()), require_noise=lambda: noise,
-    )  # fmt: skip
-
-
-class _Stand(SimpleNamespace):
-    __hash__ = object.__hash__
+    residuals = [sp.Add(*(U[i, k] * V[j, k] for k in range(m)), -sp.Float(M[i, j])) for i in range(m) for j in range(m)]
+    noise = qs.LabelNoise(qs.symbols("sigma", positive=True))
+    return qs.Problem.from_residuals(residuals, noise=noise, scale=1, parameters=(*U, *V))
 
 
 def _eta(value: float) -> dict[str, float]:
@@ -137,7 +119,12 @@ WORKLOADS = {
         Workload("W1", "SGD, valley", qs.zoo.sgd, _eta(1e-2) | {"alpha": 0.125}, _VALLEY),
         Workload("W2", "heavy ball, valley", qs.zoo.heavy_ball, _eta(1e-3) | {"mu": 0.9, "alpha": 0.125}, _VALLEY),
         Workload(
-            "W3", "Adam, valley at pi/6", adam, _eta(1e-3) | {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "alpha": 0.125}, _TILTED, (ANGLE,)
+            "W3",
+            "Adam, valley at pi/6",
+            qs.zoo.adam,
+            _eta(1e-3) | {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "alpha": 0.125},
+            _TILTED,
+            (ANGLE,),
         ),
         Workload("W4", "SGD, 5x5x5", qs.zoo.sgd, _eta(2e-3) | {"sigma": 0.3}, factorization_start(SIZE), tuple(target(SIZE).ravel())),
     )

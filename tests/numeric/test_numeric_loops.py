@@ -12,7 +12,7 @@ from quasistatic.model.noise import LabelNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.trace import optimizer
 from quasistatic.numeric import loops
-from quasistatic.numeric.kernel import StochasticMap, is_large, lane_program, operations
+from quasistatic.numeric.kernel import StochasticMap, best_lanes, is_large, lane_choice, lane_program, operations
 from quasistatic.numeric.lanes import Lanes
 from quasistatic.numeric.random import normals
 from quasistatic.numeric.unfold import map_numbers, unfold
@@ -134,8 +134,21 @@ def test_random_maps(u, v, w, grain):
 def test_the_number_of_lanes_does_not_matter(large, generator):
     step = factorization(2, 3, 2)
     start = np.linspace(-1, 1, 20)
-    runs = [final(step, [0.01, 0.9, 0.1, *step.numbers], start, 25, 70, large=large, generator=generator, lanes=k) for k in (16, 64)]
+    runs = [final(step, [0.01, 0.9, 0.1, *step.numbers], start, 25, 70, large=large, generator=generator, lanes=k) for k in (16, 32, 64)]
     assert np.array_equal(runs[0], runs[1])
+    assert np.array_equal(runs[0], runs[2])
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "threads", "small", "large"),
+    [(1, 1, 32, 16), (16, 1, 32, 16), (32, 1, 32, 32), (64, 1, 64, 32), (64, 2, 32, 32), (128, 2, 64, 32), (33, 2, 32, 32), (48, 3, 32, 16),
+     (65, 1, 32, 32), (4096, 1, 64, 32), (4096, 2, 64, 32)],
+)  # fmt: skip
+def test_lanes_fit_trajectories_and_threads(trajectories, threads, small, large):
+    assert lane_choice(trajectories, threads) == (small, large)
+    step = factorization(2, 2, 2)
+    assert best_lanes(step, trajectories, threads) == small
+    assert best_lanes(factorization(4, 4, 4), 64) == 32  # 80 rows of 64 would not stay in the first-level cache
 
 
 def test_size_of_the_source_does_not_grow():

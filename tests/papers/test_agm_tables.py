@@ -264,6 +264,7 @@ def test_every_term_of_the_drift_is_needed():
     assert abs(u.var() - poster[1]) > 5 * poster[1] * np.sqrt(2 / N)
 
 
+@pytest.mark.slow
 def test_a_preconditioner_that_keeps_its_value_validates():
     slow = qs.derive(frozen_ema, full_noise())
     qs.assert_agrees(slow, start={"x": 1, **PRECONDITIONER}, steps=200, trajectories=200, seed=4, record=4, eta=0.02, beta1=0.9)

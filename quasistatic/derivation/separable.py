@@ -91,14 +91,30 @@ def primitive(expression: sp.Expr, x: sp.Symbol) -> sp.Expr:
         if exponent == -1:
             return coefficient * sp.log(x)
         return coefficient * x ** (exponent + 1) / (exponent + 1)
+    linear = _power_of_a_line(rest, x)
+    if linear is not None:
+        return coefficient * linear
     exponents = [p.exp for p in powers]
+    inside = [p for p in expanded.atoms(sp.Pow) if p.base != x and x in p.base.free_symbols and not p.exp.is_Integer]
+    if inside:
+        raise NoClosedForm(f"the integral of {expression} over {x} has no closed form here: it holds {inside[0]}.")
     if not all(e.is_Rational for e in exponents) or any(x in p.exp.free_symbols for p in expanded.atoms(sp.Pow)):
         raise NoClosedForm(f"the integral of {expression} over {x} has no closed form here: its powers of {x} are symbolic.")
     return _by_roots(expanded, x, _common_root(exponents))
 
 
+def _power_of_a_line(expression: sp.Expr, x: sp.Symbol) -> sp.Expr | None:
+    """The integral of (a + b x)^p from 0, or None for anything else: eps inside the root."""
+    base, exponent = expression.as_base_exp()
+    slope = sp.expand(base).coeff(x, 1)
+    start = sp.expand(base - slope * x)
+    if slope == 0 or start == 0 or x in start.free_symbols or x in exponent.free_symbols or exponent.is_Integer:
+        return None
+    return (base ** (exponent + 1) - start ** (exponent + 1)) / (slope * (exponent + 1))
+
+
 def _common_root(exponents: Sequence[sp.Expr]) -> int:
-    return int(sp.ilcm(1, *(e.q for e in exponents)))
+    return int(sp.ilcm(1, 1, *(e.q for e in exponents)))
 
 
 def _by_roots(expression: sp.Expr, x: sp.Symbol, degree: int) -> sp.Expr:

@@ -193,3 +193,26 @@ def test_on_a_curve_every_decay_has_a_potential():
     step = 1e-4
     slope = (flow.regularizer(np.array([1 + step])) - flow.regularizer(np.array([1 - step]))) / (2 * step)
     assert slope == pytest.approx(-(flow.metric([1.0]) @ flow.drift([1.0]))[0], rel=1e-6)
+
+
+@qs.optimizer(slow_states=["v"])
+def eps_inside(z, g, v, *, eta, beta2, eps):
+    """The denominator of optax's default RMSprop."""
+    v = beta2 * v + (1 - beta2) * g**2
+    return z - eta * g / qs.sqrt(v + eps), v
+
+
+@qs.optimizer(slow_states=["v"])
+def eps_both(z, g, v, *, eta, beta2, eps):
+    v = beta2 * v + (1 - beta2) * g**2
+    return z - eta * g / (qs.sqrt(v + eps) + eps), v
+
+
+def test_eps_inside_the_root() -> None:
+    """psi' = eta^2 alpha/4 (alpha h + eps)^-1/2, psi(0) = 0; two kinds of eps at once have no formula."""
+    psi = qs.derive(eps_inside).regularizer()
+    values = {"eta": 0.1, "alpha": 0.7, "eps": 0.3, "h": 1.3}
+    found = float(psi.xreplace({s: sp.Float(values[s.name], 17) for s in psi.free_symbols}))
+    assert found == pytest.approx(0.1**2 * 0.7 / 4 * 2 / 0.7 * (np.sqrt(0.7 * 1.3 + 0.3) - np.sqrt(0.3)), rel=1e-12)
+    with pytest.raises(qs.NoPotential, match="no closed form"):
+        qs.derive(eps_both).regularizer()

@@ -152,6 +152,13 @@ def test_every_rule_validates_with_its_example_values(name: str) -> None:
     assert "passed" in result.stdout
 
 
+def test_rules_with_a_kink_have_no_law_and_are_shown_on_the_turned_valley() -> None:
+    result = run("derive", "signsgd", "--validate")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("signsgd on rotated_valley")
+    assert "passed" in result.stdout
+
+
 def test_rules_with_slow_states_are_shown_on_the_turned_valley() -> None:
     result = run("derive", "adam", "--leading", "eta")
     slow = qs.derive(qs.zoo.adam, qs.zoo.rotated_valley()).leading("eta")

@@ -244,16 +244,19 @@ def _derive(rule: Rule, problem: Problem, time: str) -> SlowDynamics:
 
 
 def _law(slow: SlowDynamics) -> Law | None:
-    """The law of the same rule for any loss; None where there is none: no linear filter, or an SDE with a preconditioner."""
+    """The law of the same rule for any loss; None where there is none: no linear filter, a kink, or an SDE with a preconditioner."""
+    from quasistatic.derivation.statistical import has_kink
     from quasistatic.dynamics import derive as derive_law
 
-    if slow.linear is None or (slow.time_kind == "continuous" and any(s.slow for s in slow.rule.trace.states)):
+    if slow.linear is None or has_kink(slow.rule) or (slow.time_kind == "continuous" and any(s.slow for s in slow.rule.trace.states)):
         return None
     return derive_law(slow.rule, time=slow.time_kind)
 
 
 def _example_problem(rule: Rule) -> str:
-    return TURNED_EXAMPLE if any(s.slow for s in rule.trace.states) else EXAMPLE_PROBLEM
+    from quasistatic.derivation.statistical import has_kink
+
+    return TURNED_EXAMPLE if has_kink(rule) or any(s.slow for s in rule.trace.states) else EXAMPLE_PROBLEM
 
 
 def _on_example(rule: Rule, time: str, noise: str) -> SlowDynamics:

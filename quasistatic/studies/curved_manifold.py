@@ -2,7 +2,7 @@
 
 Full-batch label noise of covariance alpha times the Hessian, slow states that start far from their equilibrium. What is left
 between the simulation and the leading order of :func:`quasistatic.manifold_flow` must shrink in proportion to eta.
-``slow_ode`` is the same ODE written out from the page: with the frozen preconditioner S and P the projector on the tangent space
+``slow_ode`` is the same ODE written out from the paper: with the frozen preconditioner S and P the projector on the tangent space
 along S times the normal space,
 
     dz/dt = -(alpha/4) P S grad^3 L[S],    dv/dt = c (alpha diag H - v),    t = eta^2 k, 1 - beta2 = c eta^2.

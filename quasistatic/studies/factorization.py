@@ -2,7 +2,7 @@
 
 The paper's sigma is the standard deviation of the noise in 2(U W^T - M), twice the label noise of
 :func:`quasistatic.zoo.matrix_factorization`. Iterates are compared after a projection onto the minima with the flow that
-:func:`quasistatic.manifold_flow` derives; ``flow`` is the same from the page's formula for Hessian noise, written out.
+:func:`quasistatic.manifold_flow` derives; ``flow`` is the same from the paper's formula for Hessian noise, written out.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def paper_problem(noise: Noise | None = None) -> tuple[ArrayProblem, Array]:
 
 
 def drift(functions: Factorization, z: Array, setting: Setting, exact: bool = True) -> Array:
-    """Drift per iteration along the minima: minus the tangent gradient of the page's potential.
+    """Drift per iteration along the minima: minus the tangent gradient of the paper's potential.
 
     The potential is -eta sigma^2 (1+mu)/(4 (1-mu)^2) log det(1 - eta K/(1+mu)) with K = J J^T, and at leading order in eta
     eta^2 sigma^2/(4 (1-mu)^2) tr K.

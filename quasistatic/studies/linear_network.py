@@ -166,7 +166,7 @@ def adam_units(
     time: float = 2.0, records: int = 9, d: int = 8, sigma: float = 0.1, eps: float = 1e-2, seed: int = 0, eta: float = 5e-4,
     trajectories: int = 0, threads: int = 1,
 ) -> Units:  # fmt: skip
-    """From a point of rank one with unequal units, until ``time``; the page's reduction, with its eps, beside the whole flow.
+    """From a point of rank one with unequal units, until ``time``; the paper's reduction, with its eps, beside the whole flow.
 
     Both are of leading order in eta, which then matters for the simulation alone (``trajectories`` > 0).
     """
@@ -194,7 +194,7 @@ def reduced_rates(sizes: Array, sigma: float, eps: float) -> Array:
     """d(p, q)/dt of points of rank one under Adam, v at its equilibrium; sum(p q) is constant.
 
     With s_i = 1/(sigma q_i + eps) the preconditioner of a_i and r_i = 1/(sigma p_i + eps) that of w_i,
-    dp_i = (sigma^2/4) s_i (l q_i - 2 d r_i p_i) and dq_i = (sigma^2/4) r_i (l p_i - 2 s_i q_i); at eps = 0 the page's
+    dp_i = (sigma^2/4) s_i (l q_i - 2 d r_i p_i) and dq_i = (sigma^2/4) r_i (l p_i - 2 s_i q_i); at eps = 0 the paper's
     dp_i = mu - d/(2 q_i), dq_i = mu - 1/(2 p_i), mu = sigma l/4.
     """
     p, q = sizes.reshape(2, -1)

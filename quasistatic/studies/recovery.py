@@ -27,7 +27,7 @@ RECORDS = 401
 
 @optimizer(slow_states=["v"])
 def frozen_adam(z: Any, g: Any, m: Any, v: Any, *, eta: Any, beta1: Any = "9/10", beta2: Any = "999/1000", eps: Any = "1/1000") -> Any:
-    """Adam without bias correction, with the page's numbers."""
+    """Adam without bias correction, with the paper's numbers."""
     m = beta1 * m + (1 - beta1) * g
     v = beta2 * v + (1 - beta2) * g**2
     return z - eta * m / (sqrt(v) + eps), m, v

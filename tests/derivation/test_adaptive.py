@@ -157,7 +157,7 @@ ADAM = {"eta": 0.01, "beta1": 0.9, "beta2": 1 - 2e-4, "alpha": 1.0}
 
 
 def test_coupled_adam_at_an_angle_agrees_with_the_rule():
-    """AGM page, table (a): theta = 30 degrees, v far from equilibrium."""
+    """AGM, table (a): theta = 30 degrees, v far from equilibrium."""
     slow = qs.derive(qs.zoo.adam, qs.zoo.rotated_valley(theta=sp.pi / 6))
     start = {"s": 2, "v_x": 20, "v_y": 2}
     report = slow.validate(start, 20_000, trajectories=400, seed=3, record=20, eps=1e-3, **ADAM)

@@ -1,4 +1,4 @@
-"""Figure 2 (middle, right) of the quasistatic paper: simulated, against the derived flow and the page's table."""
+"""Figure 2 (middle, right) of the quasistatic paper: simulated, against the derived flow and the paper's table."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from quasistatic.model.noise import LabelNoise
 from quasistatic.studies.factorization import MIDDLE, derived_flow, drift, figure_2_middle, figure_2_right, flow, paper_problem
 from quasistatic.studies.least_squares import project
 
-#: |U|^2 + |W|^2 at the end on the theory page: simulated, standard error, exact flow, SDE flow.
+#: |U|^2 + |W|^2 at the end of independent runs: simulated, standard error, exact flow, SDE flow.
 PAGE = [
     (21.209, 0.001, 21.211, 21.228), (21.142, 0.001, 21.144, 21.228), (20.899, 0.003, 20.900, 21.228),
     (21.463, 0.006, 21.476, 21.486), (21.205, 0.002, 21.205, 21.228),
@@ -34,7 +34,7 @@ def check_row(found, page):
     assert np.sum(found.flow[-1] ** 2) == pytest.approx(exact, abs=6e-4)
     assert np.sum(found.sde_flow[-1] ** 2) == pytest.approx(sde, abs=6e-4)
     assert abs(size - simulated) < 5 * np.hypot(own, error)
-    # the page's table has the SGD rows .001 to .002 below the flow: what is left is of higher order
+    # the paper's table has the SGD rows .001 to .002 below the flow: what is left is of higher order
     assert abs(size - exact) < 5 * own + 0.002
     distance, uncertainty = found.distance
     assert distance < 2 * uncertainty
@@ -44,7 +44,7 @@ def check_row(found, page):
 @pytest.mark.parametrize("exact", [True, False])
 @pytest.mark.parametrize("row", [2, 3])
 def test_the_derived_flow_is_the_written_out_one(row, exact):
-    """From the page's formula -grad tr, by another integrator; and the drifts themselves."""
+    """From the paper's formula -grad tr, by another integrator; and the drifts themselves."""
     problem, z = paper_problem(LabelNoise(repr(MIDDLE[row].sigma / 2)))
     derived = derived_flow(problem, MIDDLE[row], exact)
     np.testing.assert_allclose(derived.drift(z), drift(problem.functions, z, MIDDLE[row], exact), rtol=1e-9, atol=1e-16)

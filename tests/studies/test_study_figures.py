@@ -1,4 +1,4 @@
-"""The figures' studies: within 5 combined standard errors of the theory pages' tables, scaled down, drawn, and refused."""
+"""The figures' studies: within 5 combined standard errors of independent runs, scaled down, drawn, and refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import quasistatic as qs
 from quasistatic.studies.figures import FIGURES, Study, figure_1, figure_2_left, figure_3_left
 
-#: Simulated numbers of the theory page, independent samples: quantity, value, its standard error.
+#: Simulated numbers of independent runs: quantity, value, its standard error.
 PUBLISHED = {
     "fig1": [
         ("eta=.001, sigma=3: x at the end", 1.8199, 0.0043),

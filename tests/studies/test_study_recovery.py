@@ -1,4 +1,4 @@
-"""Sparse regression and matrix sensing, scaled down; the pages' ensembles are slow tests."""
+"""Sparse regression and matrix sensing, scaled down; the full ensembles are slow tests."""
 
 import numpy as np
 import pytest

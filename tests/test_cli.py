@@ -367,7 +367,7 @@ def test_reproduce(tmp_path: Path) -> None:
 
 def test_reproduce_lists_the_known_figures() -> None:
     message = refused("reproduce", "fig7")
-    assert "There is: fig1, fig2, fig3." in message
+    assert "There is: fig1, fig2, fig3, digits." in message
 
 
 # -- compiled code that is kept ----------------------------------------------------------------------------------------

@@ -355,6 +355,16 @@ class AdaptiveResult(SlowResult):
             Where nothing is forgotten (an accumulator), or a second moment vanishes with the noise, so that the
             equilibrium is known only implicitly.
         """
+        first = self.explicit_equilibrium
+        if self._fluctuation_is_small:
+            return first
+        values = {name: [first[s] for s in row] for name, row in self._names.items()}
+        scales = {s: self._at(i, values)(self.preconditioned.scale) for i, s in enumerate(self.scales)}
+        return self._rest(tuple(m.xreplace(scales) for m in self._second_moments))
+
+    @cached_property
+    def explicit_equilibrium(self) -> dict[sp.Symbol, sp.Expr]:
+        """v = V(Sigma), short also where the result is exact; raises like ``equilibrium``."""
         first = self._rest(self.noise_moments)
         implicit = [s.name for s, value in first.items() if value == 0]
         if implicit and not (self._fluctuation_is_small and self._bounded(first)):
@@ -364,11 +374,7 @@ class AdaptiveResult(SlowResult):
                 " from the fluctuation, which depends on it in turn. The coupled system has it: use slow.drift, slow.compile(...) without"
                 " adiabatic()."
             )
-        if self._fluctuation_is_small:
-            return first
-        values = {name: [first[s] for s in row] for name, row in self._names.items()}
-        scales = {s: self._at(i, values)(self.preconditioned.scale) for i, s in enumerate(self.scales)}
-        return self._rest(tuple(m.xreplace(scales) for m in self._second_moments))
+        return first
 
     def _bounded(self, rest: Mapping[sp.Symbol, sp.Expr]) -> bool:
         """Whether S stays finite where a second moment vanishes (eps > 0): at leading order it then vanishes indeed."""

@@ -159,9 +159,9 @@ class Forms:
     @cached_property
     def equilibrium(self) -> dict[sp.Symbol, sp.Expr] | str:
         """Slow states at rest in the moments' symbols, or why there is no formula."""
-        rates, rate = self.result.frozen_slow_drift, self.learning_rate
-        try:  # what is refused at leading order is refused, and the exact one is long
-            _ = (self.result if rate is None else self.result.leading(rate.name)).equilibrium
+        rates = self.result.frozen_slow_drift
+        try:  # the exact one is long, and refused where this is
+            _ = self.result.explicit_equilibrium
         except QuasistaticError as error:
             return str(error)
         return {v: sp.expand(normal(v + row / _forgetting(row, v))) for v, row in rates.items()}

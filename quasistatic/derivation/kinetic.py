@@ -30,6 +30,7 @@ from quasistatic.derivation.slow_states import Preconditioned, preconditioned_ru
 from quasistatic.derivation.structure import LinearRule, _tidy_matrix
 from quasistatic.errors import RuleError
 from quasistatic.model.rule import Scaling, Trace
+from quasistatic.symbols import expression
 
 #: The slow time.
 TIME = sp.Symbol("t", positive=True)
@@ -128,7 +129,7 @@ class KineticResult(AdaptiveResult):
     @cached_property
     def _thaw(self) -> dict[sp.Symbol, sp.Expr]:
         thaw = super()._thaw
-        return {k: sp.sympify(v, strict=True).xreplace(self._transients) for k, v in thaw.items()}
+        return {k: expression(v).xreplace(self._transients) for k, v in thaw.items()}
 
     @cached_property
     def drift(self) -> sp.ImmutableMatrix:

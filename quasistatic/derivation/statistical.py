@@ -31,6 +31,7 @@ from quasistatic.errors import ProblemError, RuleError
 from quasistatic.model.noise import LabelNoise
 from quasistatic.model.problem import Problem
 from quasistatic.model.rule import Rule, State, Trace
+from quasistatic.symbols import expression
 
 #: Stands for S of one coordinate in the linearised rule.
 SLOPE = sp.Symbol("S", positive=True)
@@ -184,7 +185,7 @@ def excess(kink: Kink, rho: sp.Expr, s_i: sp.Expr, s_j: sp.Expr, problem: Proble
             " or proportional, and without a memory inside the clip; use such a noise, or simulate."
         )
     low, high = (s_i + s_j - sp.Abs(s_i - s_j)) / 2, (s_i + s_j + sp.Abs(s_i - s_j)) / 2
-    T = sp.sympify(kink.threshold, strict=True)
+    T = expression(kink.threshold)
     a, b = T / high, T / low
     tail = sp.sqrt(2 / sp.pi)
     inside = s_i * s_j * (sp.erf(a / sp.sqrt(2)) - a * tail * sp.exp(-(a**2) / 2))

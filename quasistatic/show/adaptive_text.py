@@ -14,7 +14,7 @@ from quasistatic.derivation.slow_states import Preconditioned
 from quasistatic.derivation.statistical import StatisticalResult
 from quasistatic.show import notation
 from quasistatic.show.frozen import Forms, averaged_over, density, slow_rates
-from quasistatic.show.notation import Word, plain
+from quasistatic.show.notation import plain
 from quasistatic.show.text import (
     _capped,
     _condition_entries,
@@ -26,6 +26,7 @@ from quasistatic.show.text import (
     expression_text,
     kernel_text,
     text,
+    word_text,
 )
 
 Entry = tuple[str, str]
@@ -43,24 +44,8 @@ def _words(coefficients: Mapping[notation.Powers, sp.Expr], middle: str) -> str:
         negative = word.coefficient.could_extract_minus_sign()
         size = -word.coefficient if negative else word.coefficient
         front = "" if size == 1 else f"({expression_text(size)}) " if size.is_Add else f"{expression_text(size)} "
-        found += ((" - " if found else "-") if negative else " + " if found else "") + front + _word(word, middle)
+        found += ((" - " if found else "-") if negative else " + " if found else "") + front + word_text(word, middle, ("A", "A'"))
     return found
-
-
-def _word(word: Word, middle: str) -> str:
-    a, b = word.powers
-    if word.kind == "commutator":
-        return f"[A, [A, {middle}]]"
-    product = _product(a, middle, b)
-    if word.kind == "single":
-        return product
-    pair = f"{product} + {_product(b, middle, a)}"
-    return pair if word.coefficient == 1 else f"({pair})"
-
-
-def _product(a: int, middle: str, b: int) -> str:
-    left, right = ("" if k == 0 else n if k == 1 else f"{n}^{k}" for n, k in (("A", a), ("A'", b)))
-    return " ".join(p for p in (left, middle, right) if p)
 
 
 def _frozen_entries(rule: Preconditioned) -> list[Entry]:

@@ -152,7 +152,7 @@ def _words(coefficients: Mapping[Powers, sp.Expr], middle: str) -> str:
         size = -word.coefficient if negative else word.coefficient
         front = "" if size == 1 else f"({expression_text(size)}) " if size.is_Add else f"{expression_text(size)} "
         sign = (" - " if found else "-") if negative else " + " if found else ""
-        found += sign + front + _word(word, middle)
+        found += sign + front + word_text(word, middle)
     return found
 
 
@@ -183,19 +183,20 @@ def _curvature_term(word: Word) -> sp.Expr:
     return word.coefficient * (i * j) ** b * (i ** (a - b) + j ** (a - b))
 
 
-def _word(word: Word, middle: str) -> str:
+def word_text(word: Word, middle: str, sides: tuple[str, str] = ("H", "H")) -> str:
+    """A summand of a matrix equation; ``sides`` name the matrix on the left and the one on the right."""
     a, b = word.powers
     if word.kind == "commutator":
-        return f"[H, [H, {middle}]]"
-    product = _product(a, middle, b)
+        return f"[{sides[0]}, [{sides[0]}, {middle}]]"
+    product = _product(a, middle, b, sides)
     if word.kind == "single":
         return product
-    pair = f"{product} + {_product(b, middle, a)}"
+    pair = f"{product} + {_product(b, middle, a, sides)}"
     return pair if word.coefficient == 1 else f"({pair})"
 
 
-def _product(a: int, middle: str, b: int) -> str:
-    powers = ["" if k == 0 else "H" if k == 1 else f"H^{k}" for k in (a, b)]
+def _product(a: int, middle: str, b: int, sides: tuple[str, str]) -> str:
+    powers = ["" if k == 0 else name if k == 1 else f"{name}^{k}" for name, k in zip(sides, (a, b), strict=True)]
     return " ".join(p for p in (powers[0], middle, powers[1]) if p)
 
 
